@@ -1,0 +1,59 @@
+"""The one module that makes bytes durable.
+
+After a failed fsync the kernel may have dropped the dirty pages while marking them clean, so a retry can report
+success for data that is gone ("Can Applications Recover from fsync Failures?", USENIX ATC 2020). raftfs therefore
+never retries: the process ends at once with exit code ``FSYNC_FAILED_EXIT`` and recovers from its log and peers.
+A full disk is found out by the write before it, which raises and can be answered.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Final, NoReturn
+
+FSYNC_FAILED_EXIT: Final = 74  # sysexits.h EX_IOERR; the service manager must not restart on it in a tight loop
+
+
+def sync_data(fd: int, name: str | Path) -> None:
+    """Make the contents of an open file durable (fdatasync). Ends the process if the kernel reports failure."""
+    try:
+        os.fdatasync(fd)
+    except OSError as error:
+        _end(name, error)
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in a directory durable. Ends the process if the kernel reports failure."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        _end(path, error)
+    finally:
+        os.close(fd)
+
+
+def write_durably(path: Path, data: bytes) -> None:
+    """Replace a small file atomically and durably: temporary file, fsync, rename, fsync of the directory.
+
+    Raises OSError if the bytes cannot be written (a full disk); the old file is then untouched.
+    """
+    temporary = path.with_name(path.name + ".new")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(fd, view) :]
+        sync_data(fd, temporary)
+    finally:
+        os.close(fd)
+    os.replace(temporary, path)
+    sync_directory(path.parent)
+
+
+def _end(name: str | Path, error: OSError) -> NoReturn:
+    message = f"raftfs: fsync of {name} failed: {error}. Stopping now: what was written may not be on the disk.\n"
+    os.write(sys.stderr.fileno() if sys.stderr is not None else 2, message.encode())
+    os._exit(FSYNC_FAILED_EXIT)

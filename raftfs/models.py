@@ -1,0 +1,106 @@
+"""The JSON shapes of the HTTP API (field names are stable, more fields may be added).
+
+Sizes in bytes, times in milliseconds since the epoch (``_ms``). Server and client share these models, so that an
+answer that does not fit is an error at the boundary and not somewhere behind it.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Consistency = Literal["linearizable", "bounded", "stale"]
+EntryType = Literal["file", "directory"]
+Role = Literal["leader", "follower", "learner"]
+
+
+class _Answer(BaseModel):
+    """What a server sends: unknown fields are ignored, because newer servers may add some."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+class _Request(BaseModel):
+    """What a client sends: an unknown field is a mistake and is refused."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+
+class Entry(_Answer):
+    """A file or directory. ``revision`` is that of its last change; a file's ETag is ``"r<revision>"``."""
+
+    path: str
+    name: str
+    type: EntryType
+    size: int
+    revision: int
+    created_ms: int
+    modified_ms: int
+    content_type: str | None = None
+    metadata: dict[str, str] = Field(default_factory=dict)
+
+
+class EntryList(_Answer):
+    """One page of a list. Pass ``next`` as ``cursor`` for the page after it; all pages show one revision."""
+
+    entries: list[Entry]
+    next: str | None
+    revision: int
+
+
+class LeaderRef(_Answer):
+    id: str
+    url: str
+
+
+class Member(_Answer):
+    """``lag`` is in log entries behind the leader's commit; None where this node cannot know."""
+
+    id: str
+    url: str
+    peer: str
+    role: Role
+    reachable: bool
+    applied_index: int | None
+    lag: int | None
+    missing_chunks: int | None
+
+
+class ClusterStatus(_Answer):
+    cluster_id: str
+    revision: int
+    term: int
+    leader: LeaderRef | None
+    members: list[Member]
+    quorum: bool
+    state_hash: str | None = None
+    applied_index: int | None = None
+
+
+class Problem(_Answer):
+    """RFC 9457 problem. ``code`` is stable; ``outcome`` is present on writes."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    outcome: Literal["applied", "not_applied", "unknown"] | None = None
+
+
+class MoveRequest(_Request):
+    """Body of ``POST /v1/rename`` and ``POST /v1/copy``. ``if_match`` is the revision that ``from`` must have."""
+
+    source: str = Field(alias="from")
+    target: str = Field(alias="to")
+    replace: bool = False
+    parents: bool = False
+    if_match: int | None = None
+
+
+class MetadataPatch(_Request):
+    """JSON merge patch (RFC 7396) of a file's metadata: a null removes the key."""
+
+    content_type: str | None = None
+    metadata: dict[str, str | None] = Field(default_factory=dict)
