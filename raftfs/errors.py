@@ -136,6 +136,14 @@ class KeyReused(RaftfsError):
     title = "The idempotency key was used for a different request"
 
 
+class BadAnswer(RaftfsError):
+    """Raised by the client: what came back is not raftfs (a wrong URL, a proxy in between, a broken server)."""
+
+    code = "bad_answer"
+    status = 502
+    title = "The server's answer cannot be understood"
+
+
 class Unavailable(RaftfsError, ConnectionError):
     code = "unavailable"
     status = 503

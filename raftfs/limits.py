@@ -56,3 +56,17 @@ CHUNK_GRACE_S_DEFAULT: Final = 3600.0
 UPLOAD_EXPIRY_S_DEFAULT: Final = 24 * 3600.0
 COLLECT_PERIOD_S_DEFAULT: Final = 60.0
 BACKFILL_PERIOD_S_DEFAULT: Final = 5.0
+
+# Client library.
+CLIENT_DEADLINE_S_DEFAULT: Final = 30.0
+CLIENT_ATTEMPT_S_DEFAULT: Final = 10.0  # an attempt on which nothing moves for this long is given up
+CLIENT_CONNECT_S_DEFAULT: Final = 3.0
+CLIENT_RETRY_DELAY_S_MIN: Final = 0.05
+CLIENT_RETRY_DELAY_S_MAX: Final = 2.0
+CLIENT_ATTEMPTS_MAX: Final = 1000  # backstop behind the deadline
+CLIENT_RESUMES_WITHOUT_PROGRESS_MAX: Final = 20
+CLIENT_CONNECTIONS_MAX: Final = 100
+CLIENT_TRANSFERS_AT_ONCE_DEFAULT: Final = 8
+CLIENT_TRANSFERS_AT_ONCE_MAX: Final = 64
+CLIENT_BLOCK_BYTES: Final = 1024 * 1024  # piece in which bodies are read from and written to local files
+CLIENT_ANSWER_BYTES_MAX: Final = 128 * 1024 * 1024  # JSON answers; a full page with full metadata fits
