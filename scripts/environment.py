@@ -6,7 +6,7 @@ A virtual environment hard-codes its own path, so it breaks when the clone is mo
 everything it was made from (path, interpreter, arguments, pyproject.toml); if that differs, the folder is removed
 and made anew. The stamp is written last, so an interrupted installation is not taken for a finished one.
 
-This file runs on whatever ``python3`` is, so that an old one gets a sentence and not a syntax error.
+Nothing newer than Python 3.6 is used here, so that an old ``python3`` gets a sentence and not a syntax error.
 """
 
 import argparse
@@ -29,9 +29,9 @@ def main():
     stamp = _stamp(folder, arguments.install)
     if _read(stamp_file) == stamp:
         return
-    for path in [folder] + arguments.clear_on_change:
+    for path in [folder, *arguments.clear_on_change]:
         shutil.rmtree(path, ignore_errors=True)
-    _say("making %s (the first time this takes about a minute)" % os.path.relpath(folder, ROOT))
+    _say(f"making {os.path.relpath(folder, ROOT)} (the first time this takes about a minute)")
     _run(sys.executable, "-m", "venv", folder)
     python = os.path.join(folder, "bin", "python")
     _run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *arguments.install)
@@ -48,21 +48,19 @@ def _arguments():
 
 
 def _check_interpreter():
-    version = ".".join(map(str, sys.version_info[:3]))
+    found = f"{sys.executable} is Python {sys.version_info[0]}.{sys.version_info[1]}"
+    oldest = ".".join(map(str, OLDEST))
     if sys.version_info < OLDEST:
-        oldest = ".".join(map(str, OLDEST))
-        _fail("%s is Python %s; raftfs needs %s or newer. Try: make PYTHON=/path/to/python%s ..."
-              % (sys.executable, version, oldest, oldest))  # fmt: skip
+        _fail(f"{found}; raftfs needs {oldest} or newer. Name another one: make PYTHON=python{oldest} ...")
     if not all(importlib.util.find_spec(module) for module in ("venv", "ensurepip")):
-        _fail("%s (Python %s) cannot make virtual environments. On Debian and Ubuntu: apt install python3-venv"
-              % (sys.executable, version))  # fmt: skip
+        _fail(f"{found} and cannot make virtual environments. On Debian and Ubuntu: apt install python3-venv")
 
 
 def _stamp(folder, install):
     with open(os.path.join(ROOT, "pyproject.toml"), "rb") as file:
         project = hashlib.sha256(file.read()).hexdigest()
-    interpreter = "%s %s" % (os.path.realpath(sys.executable), sys.version.replace("\n", " "))
-    return "\n".join([folder, interpreter, " ".join(install), project]) + "\n"
+    interpreter = os.path.realpath(sys.executable) + " " + sys.version.replace("\n", " ")
+    return "\n".join([folder, interpreter, " ".join(install), project, ""])
 
 
 def _read(path):
@@ -76,16 +74,16 @@ def _read(path):
 def _run(*command):
     code = subprocess.call(command, cwd=ROOT)
     if code:
-        _fail("failed with exit code %d: %s" % (code, " ".join(command)))
+        _fail(f"failed with exit code {code}: {' '.join(command)}")
 
 
 def _say(message):
-    sys.stdout.write("raftfs: %s\n" % message)
+    sys.stdout.write(f"raftfs: {message}\n")
     sys.stdout.flush()
 
 
 def _fail(message):
-    sys.stderr.write("raftfs: %s\n" % message)
+    sys.stderr.write(f"raftfs: {message}\n")
     sys.exit(1)
 
 
