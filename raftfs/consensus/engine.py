@@ -1,0 +1,156 @@
+"""PySyncObj 0.3.17 behind the guard: the one module that builds it, and that knows names which it keeps to itself.
+
+What PySyncObj does here: elections and votes, log matching, counting of replicas, the commit index. It applies
+nothing: commands are opaque entries, and the driver applies the journal up to ``safe_index``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from typing import Any, Final
+
+from pysyncobj import SyncObj, SyncObjConf, syncobj
+from pysyncobj.node import Node
+
+from raftfs.config import RaftTimes
+from raftfs.consensus import messages as m
+from raftfs.consensus.guard import COMMANDS, Guard
+from raftfs.consensus.journal import Journal
+from raftfs.errors import ConfigError
+from raftfs.limits import APPEND_MESSAGE_BYTES_MAX
+
+VERSION: Final = "0.3.17"
+
+NAMES: Final = {
+    "_applyCommand": "queues an entry",
+    "_checkCommandsToApply": "appends what is queued, now instead of at the next tick",
+    "_getLeader": "who leads, as far as this node knows",
+    "_isLeader": "whether this node leads",
+    "_SyncObj__raftLastApplied": "set once after a restart: what the state machine already holds is not walked again",
+}
+"""Names of PySyncObj that are not its public interface, and what they are used for."""
+
+_FOREVER_S: Final = 3e8
+
+
+class Engine:
+    """One Raft member. Not thread-safe; ``tick`` is to be called after every message and every few milliseconds.
+
+    ``emit(peer, message)`` sends without blocking. Raises ConfigError if another PySyncObj is installed.
+    """
+
+    def __init__(
+        self,
+        *,
+        me: str,
+        peers: frozenset[str],
+        journal: Journal,
+        applied_index: int,
+        times: RaftTimes,
+        emit: Callable[[str, m.Message], None],
+        clock: Callable[[], float],
+        guard: type[Guard] = Guard,
+    ) -> None:
+        _check_installed()
+        self.journal = journal
+        self.guard = guard(
+            peers=peers, journal=journal, emit=emit, clock=clock, heartbeat_s=times.heartbeat_ms / 1000
+        )  # fmt: skip
+        with _journal_instead(journal):
+            self._raft = SyncObj(Node(me), [Node(peer) for peer in peers], conf=_conf(times), transport=self.guard)
+        self._raft._SyncObj__raftLastApplied = max(1, applied_index)
+        self.guard.core = self
+
+    @property
+    def term(self) -> int:
+        return int(self._raft.raftCurrentTerm)
+
+    @property
+    def is_leader(self) -> bool:
+        return bool(self._raft._isLeader())
+
+    @property
+    def leader_id(self) -> str | None:
+        leader = self._raft._getLeader()
+        return None if leader is None else str(leader.id)
+
+    @property
+    def commit_index(self) -> int:
+        return int(self._raft.raftCommitIndex)
+
+    @property
+    def safe_index(self) -> int:
+        """Up to where entries may be applied: committed, and durable here, so that no state outlives its log."""
+        return min(self.commit_index, self.journal.durable_index)
+
+    @property
+    def leads_with_committed_term(self) -> bool:
+        """Whether this node leads and an entry of its own term is committed: only then is its commit index known to
+        be current (Raft dissertation, section 6.4)."""
+        return self.is_leader and self.journal.term(self.commit_index) == self.term
+
+    def receive(self, peer: str, message: m.Message) -> None:
+        """See Guard.receive."""
+        self.guard.receive(peer, message)
+
+    def tick(self) -> None:
+        self.guard.resume()
+        self._raft.doTick(0.0)
+
+    def propose(self, data: bytes) -> int | None:
+        """Append an entry if this node leads; its index, or None. Whether it will be committed is open."""
+        if not self.is_leader:
+            return None
+        before = self.journal.last_index
+        self.guard.resume()
+        self._raft._applyCommand(bytes([COMMANDS]) + data, None)
+        self._raft._checkCommandsToApply()
+        return before + 1 if self.journal.last_index == before + 1 else None
+
+    def close(self) -> None:
+        """Ends PySyncObj and closes the journal."""
+        self._raft.destroy()
+
+
+def _conf(times: RaftTimes) -> SyncObjConf:
+    return SyncObjConf(
+        autoTick=False,
+        appendEntriesUseBatch=False,
+        commandsWaitLeader=False,
+        dynamicMembershipChange=False,
+        useFork=False,
+        raftMinTimeout=times.election_timeout_ms_min / 1000,
+        raftMaxTimeout=times.election_timeout_ms_max / 1000,
+        appendEntriesPeriod=times.heartbeat_ms / 1000,
+        # A leader without answers from a majority for this long steps down.
+        leaderFallbackTimeout=times.election_timeout_ms_max / 1000,
+        connectionTimeout=_FOREVER_S,
+        # Over the largest entry: PySyncObj's splitting of entries is broken and must never run.
+        appendEntriesBatchSizeBytes=APPEND_MESSAGE_BYTES_MAX,
+        # Its snapshots are never used: the state is a database already.
+        logCompactionMinEntries=2**62,
+        logCompactionMinTime=_FOREVER_S,
+    )
+
+
+@contextmanager
+def _journal_instead(journal: Journal) -> Iterator[None]:
+    """While PySyncObj is built, its journal factory answers with ours; it is looked up in its module then."""
+    original: Any = syncobj.createJournal
+    syncobj.createJournal = lambda _file: journal
+    try:
+        yield
+    finally:
+        syncobj.createJournal = original
+
+
+def _check_installed() -> None:
+    found = metadata.version("pysyncobj")
+    missing = [name for name in NAMES if not name.startswith("_SyncObj__") and not hasattr(SyncObj, name)]
+    if found != VERSION or missing:
+        raise ConfigError(
+            f"raftfs needs pysyncobj {VERSION}, found {found}{f' without {missing}' if missing else ''}; "
+            f"run: pip install pysyncobj=={VERSION}"
+        )

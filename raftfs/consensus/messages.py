@@ -1,0 +1,95 @@
+"""What members say to each other about the log: msgspec structures, one encoding, nothing else is understood.
+
+Field names follow the Raft paper (figure 2). ``seq`` counts the appends that a process sends to one peer; a reset
+that answers an older one than the last reset is stale. Entries carry their term; their index follows from ``prev``.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+PROTOCOL_VERSION: Final = 1
+
+
+class _Message(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    term: int
+
+
+class WireEntry(msgspec.Struct, frozen=True, array_like=True):
+    term: int
+    data: bytes
+
+
+class Append(_Message):
+    """AppendEntries. Index of the first entry is ``prev_index + 1``."""
+
+    seq: int
+    prev_index: int
+    prev_term: int
+    commit_index: int
+    entries: list[WireEntry]
+
+
+class AppendAck(_Message):
+    """``match_index``: the log is durable here and verified against the leader of ``term`` up to it. With ``reset``
+    the append did not fit, and the leader should go on from ``match_index + 1`` (a hint, nothing is verified)."""
+
+    seq: int
+    match_index: int
+    reset: bool
+
+
+class VoteRequest(_Message):
+    last_log_index: int
+    last_log_term: int
+
+
+class VoteGrant(_Message):
+    pass
+
+
+class StaleTerm(_Message):
+    """Answer to a message of an older term: ``term`` is the current one."""
+
+
+class Probe(_Message):
+    """ReadIndex: the leader of ``term`` asks who still follows (or could follow) it."""
+
+    number: int
+
+
+class ProbeAck(_Message):
+    number: int
+
+
+class ReadIndexRequest(_Message):
+    """A follower asks the leader for a read index; ``number`` comes back in the answer."""
+
+    number: int
+
+
+class ReadIndexAnswer(_Message):
+    """``index`` is None if the asked node is not (or no longer) the leader."""
+
+    number: int
+    index: int | None
+
+
+Message = (
+    Append | AppendAck | VoteRequest | VoteGrant | StaleTerm
+    | Probe | ProbeAck | ReadIndexRequest | ReadIndexAnswer
+)  # fmt: skip
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
+
+
+def encode(message: Message) -> bytes:
+    return _encoder.encode(message)
+
+
+def decode(raw: bytes | memoryview) -> Message:
+    """Raises msgspec.MsgspecError (wrong shape or types) for anything that is not a message."""
+    return _decoder.decode(raw)

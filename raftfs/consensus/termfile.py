@@ -1,0 +1,107 @@
+"""Current term and vote on disk, written twice.
+
+A node that forgets its vote can vote twice in one term and elect two leaders, so the pair is kept in two slots, each
+with its own CRC32C, written and fsynced one after the other before anything acts on them. One damaged slot is no
+loss: a crash in the middle of a write leaves either the old pair in the second slot, on which nobody acted yet beyond
+what it says, or the new one in the first. Two damaged slots are refused.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import google_crc32c
+import msgspec
+
+from raftfs import fsync
+from raftfs.errors import CorruptData
+
+_SLOT_BYTES: Final = 4096  # one slot a page: a torn page hits one slot at most
+_HEADER: Final = struct.Struct("<4sIQ")  # magic, crc, length of what follows
+_MAGIC: Final = b"RFTV"
+
+
+class Vote(NamedTuple):
+    """``sequence`` counts the writes; ``voted_for`` is the member's id, None if no vote was given in ``term``."""
+
+    sequence: int
+    term: int
+    voted_for: str | None
+
+
+class TermFile:
+    """The file ``path``; made with term 0 if it is not there. Raises CorruptData if neither slot can be read."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        fresh = not path.exists()
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            self._vote = Vote(0, 0, None)
+            if fresh or os.fstat(self._fd).st_size == 0:
+                self._write(self._vote)
+                fsync.sync_directory(path.parent)
+            else:
+                self._load()
+        except BaseException:
+            os.close(self._fd)
+            raise
+
+    @property
+    def term(self) -> int:
+        return self._vote.term
+
+    @property
+    def voted_for(self) -> str | None:
+        return self._vote.voted_for
+
+    def set(self, term: int, voted_for: str | None) -> None:
+        """Durable when it returns. Raises OSError if it cannot be written (the caller must then act on nothing)."""
+        if (term, voted_for) == (self._vote.term, self._vote.voted_for):
+            return
+        if term < self._vote.term:
+            raise ValueError(f"term must not go back from {self._vote.term} to {term}")
+        vote = Vote(self._vote.sequence + 1, term, voted_for)
+        self._write(vote)
+        self._vote = vote
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _write(self, vote: Vote) -> None:
+        body = msgspec.msgpack.encode(vote)
+        record = _HEADER.pack(_MAGIC, google_crc32c.value(body), len(body)) + body
+        for slot in (0, 1):
+            os.pwrite(self._fd, record.ljust(_SLOT_BYTES, b"\0"), slot * _SLOT_BYTES)
+            fsync.sync_data(self._fd, self._path)
+
+    def _load(self) -> None:
+        slots = [self._read_slot(0), self._read_slot(1)]
+        good = [vote for vote in slots if vote is not None]
+        if not good:
+            raise CorruptData(
+                f"{self._path}: both copies of the term and vote are damaged (offsets 0 and {_SLOT_BYTES}). "
+                "This node could vote twice, so it refuses to start; rebuild it from the other members"
+            )
+        self._vote = max(good, key=lambda vote: vote.sequence)
+        if slots[0] != slots[1]:
+            # An unfinished or damaged slot: mend it before anyone acts on what may be in the page cache alone.
+            self._write(self._vote)
+
+    def _read_slot(self, slot: int) -> Vote | None:
+        raw = os.pread(self._fd, _SLOT_BYTES, slot * _SLOT_BYTES)
+        if len(raw) < _HEADER.size:
+            return None
+        magic, crc, length = _HEADER.unpack_from(raw)
+        body = raw[_HEADER.size : _HEADER.size + length]
+        if magic != _MAGIC or len(body) != length or google_crc32c.value(body) != crc:
+            return None
+        try:
+            return msgspec.msgpack.decode(body, type=Vote)
+        except msgspec.MsgspecError:
+            return None
