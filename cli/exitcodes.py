@@ -1,0 +1,43 @@
+"""Exit codes of the ``raftfs`` command: one table, in ``docs/cli.md`` too."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from raftfs import errors
+
+OK: Final = 0
+FAILURE: Final = 1
+USAGE: Final = 2
+NOT_FOUND: Final = 3
+CONFLICT: Final = 4
+UNAVAILABLE: Final = 5
+UNKNOWN_OUTCOME: Final = 6
+DENIED: Final = 7
+INTERRUPTED: Final = 130
+BROKEN_PIPE: Final = 141
+
+_BY_ERROR: Final[list[tuple[type[Exception], int]]] = [
+    (errors.UnknownOutcome, UNKNOWN_OUTCOME),
+    (errors.NotFound, NOT_FOUND),
+    (errors.PreconditionFailed, CONFLICT),
+    (errors.AlreadyExists, CONFLICT),
+    (errors.NotADirectory, CONFLICT),
+    (errors.IsADirectory, CONFLICT),
+    (errors.DirectoryNotEmpty, CONFLICT),
+    (errors.Conflict, CONFLICT),
+    (errors.KeyReused, CONFLICT),
+    (errors.Unavailable, UNAVAILABLE),
+    (errors.DeadlineExceeded, UNAVAILABLE),
+    (errors.Unauthorized, DENIED),
+    (errors.Forbidden, DENIED),
+    (errors.InvalidRequest, USAGE),
+    (errors.ConfigError, USAGE),
+]
+
+
+def of_error(error: Exception) -> int:
+    """The exit code that reports this error."""
+    if getattr(error, "outcome", None) == "unknown":
+        return UNKNOWN_OUTCOME
+    return next((code for kind, code in _BY_ERROR if isinstance(error, kind)), FAILURE)

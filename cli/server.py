@@ -1,0 +1,182 @@
+"""``raftfs node run`` and ``raftfs frontend run``: one server in the foreground, until a signal or its own end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Annotated, Any, Protocol
+
+import typer
+
+from raftfs.errors import ConfigError
+
+node_app = typer.Typer(no_args_is_help=True, help="Run a node of a cluster.")
+frontend_app = typer.Typer(no_args_is_help=True, help="Run a frontend, which finds the leader and forwards to it.")
+
+_STOP_S_MAX = 10.0
+
+LogFormat = Annotated[
+    str, typer.Option("--log-format", metavar="plain|json", help="How lines of the log (standard error) look.")
+]
+ExitWithStdin = Annotated[
+    bool,
+    typer.Option(
+        "--exit-with-stdin", help="Stop when standard input ends: for a parent that must not leave servers behind."
+    ),
+]
+
+
+class Server(Protocol):
+    """What Node and Frontend have in common once they are started."""
+
+    async def wait(self) -> None: ...
+
+
+@node_app.callback()
+def _node() -> None:
+    pass
+
+
+@frontend_app.callback()
+def _frontend() -> None:
+    pass
+
+
+@node_app.command("run")
+def run_node(
+    config: Annotated[Path, typer.Option("--config", "-c", help="TOML file with the keys of NodeConfig.")],
+    log_format: LogFormat = "plain",
+    exit_with_stdin: ExitWithStdin = False,
+) -> None:
+    """Run one node until it is told to stop (SIGTERM, SIGINT)."""
+    from raftfs.config import NodeConfig
+
+    values = NodeConfig.load(config)
+    _set_up_logging(values.log_level, log_format, values.id)
+    from raftfs.service.node import Node
+
+    _serve(Node(values), exit_with_stdin)
+
+
+@frontend_app.command("run")
+def run_frontend(
+    config: Annotated[
+        Path | None, typer.Option("--config", "-c", help="TOML file with the keys of FrontendConfig.")
+    ] = None,
+    listen: Annotated[str | None, typer.Option(help="HOST:PORT to listen on (without --config).")] = None,
+    node: Annotated[
+        list[str] | None, typer.Option(help="URL of a node, any of the cluster; repeat for several.")
+    ] = None,
+    insecure: Annotated[bool, typer.Option("--insecure", help="Allow to listen beyond loopback without TLS.")] = False,
+    log_format: LogFormat = "plain",
+    exit_with_stdin: ExitWithStdin = False,
+) -> None:
+    """Run a frontend until it is told to stop (SIGTERM, SIGINT). Give --config, or --listen and --node."""
+    from raftfs.config import FrontendConfig
+
+    if config is not None:
+        if listen or node or insecure:
+            raise typer.BadParameter("give either --config or --listen, --node and --insecure, not both")
+        values = FrontendConfig.load(config)
+    elif listen and node:
+        try:
+            values = FrontendConfig(listen=listen, nodes=node, insecure=insecure)
+        except ValueError as error:
+            raise ConfigError(_first_problem(error)) from None
+    else:
+        raise typer.BadParameter("give --config FILE, or --listen HOST:PORT and --node URL")
+    _set_up_logging(values.log_level, log_format, "frontend")
+    from raftfs.frontend import Frontend
+
+    _serve(Frontend(values), exit_with_stdin)
+
+
+def _first_problem(error: ValueError) -> str:
+    """A pydantic error without its frills."""
+    problems = getattr(error, "errors", None)
+    return "; ".join(str(problem["msg"]) for problem in problems()) if problems else str(error)
+
+
+def _serve(server: AbstractAsyncContextManager[Server], exit_with_stdin: bool) -> None:
+    if exit_with_stdin:
+        threading.Thread(target=_stop_at_end_of_stdin, name="stdin-watch", daemon=True).start()
+    asyncio.run(_run_until_told(server))
+
+
+async def _run_until_told(server: AbstractAsyncContextManager[Server]) -> None:
+    """Start, wait for the server's own end or a signal, stop in order. A signal works during the start, too."""
+    me = asyncio.current_task()
+    assert me is not None
+    told = asyncio.Event()
+
+    def stop(number: signal.Signals) -> None:
+        if told.is_set():  # the second signal does not wait for the order
+            logging.getLogger("raftfs").warning("%s again: ending at once", number.name)
+            os._exit(128 + number)
+        logging.getLogger("raftfs").info("%s: stopping", number.name)
+        told.set()
+        me.cancel()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop, number)
+    try:
+        async with server as running:
+            await running.wait()
+    except asyncio.CancelledError:
+        if not told.is_set():
+            raise
+
+
+def _stop_at_end_of_stdin() -> None:
+    while os.read(0, 4096):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(_STOP_S_MAX)
+    os._exit(1)  # the parent is gone, nobody else would end a server that hangs
+
+
+class _JsonLines(logging.Formatter):
+    """One JSON object a line; what a caller put into ``extra`` becomes fields."""
+
+    _KNOWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+    def __init__(self, server: str) -> None:
+        super().__init__()
+        self._server = server
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields: dict[str, Any] = {
+            "time_ms": int(record.created * 1000),
+            "level": record.levelname,
+            "server": self._server,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        fields |= {key: value for key, value in vars(record).items() if key not in self._KNOWN}
+        if record.exc_info:
+            fields["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(fields, default=str, ensure_ascii=False)
+
+
+def _set_up_logging(level: str, log_format: str, server: str) -> None:
+    if log_format not in ("plain", "json"):
+        raise typer.BadParameter(f"{log_format!r} is not plain or json", param_hint="--log-format")
+    handler = logging.StreamHandler(sys.stderr)
+    if log_format == "json":
+        handler.setFormatter(_JsonLines(server))
+    else:
+        handler.setFormatter(
+            logging.Formatter(
+                f"%(asctime)s.%(msecs)03d %(levelname)-7s {server} %(name)s: %(message)s", "%Y-%m-%d %H:%M:%S"
+            )
+        )
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+    logging.captureWarnings(True)
