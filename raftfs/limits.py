@@ -26,12 +26,29 @@ IDEMPOTENCY_KEY_AGE_MS_MAX: Final = 24 * 3600 * 1000
 
 # HTTP.
 HEADER_LINE_BYTES_MAX: Final = 16 * 1024
+HEADERS_MAX: Final = 128
+KEEP_ALIVE_S: Final = 75.0
+LINGER_S_MAX: Final = 2.0  # how long a refused client may go on sending before it is cut off
+WRITE_SLICE_BYTES: Final = 256 * 1024  # a response is handed to the socket in pieces of this size
 JSON_BODY_BYTES_MAX: Final = 256 * 1024
 PAGE_ENTRIES_DEFAULT: Final = 1000
 PAGE_ENTRIES_MAX: Final = 10_000
 REQUEST_DEADLINE_S_DEFAULT: Final = 15.0
 REQUEST_DEADLINE_S_MAX: Final = 3600.0
 BODY_IDLE_S_MAX: Final = 60.0  # a body that brings no byte for this long is given up
+
+# Forwarding.
+UPSTREAM_CONNECTIONS_MAX: Final = 1024
+UPSTREAM_CONNECT_S_MAX: Final = 1.0
+UPSTREAM_ANSWER_BYTES_MAX: Final = 1024 * 1024  # of an answer that is not a file or a list
+PROBE_S_MAX: Final = 0.5  # how long a node may take to say who leads
+SLOW_S: Final = 0.3  # after this long without progress, ask the others whether the leader is still the leader
+READ_TRY_S: Final = 1.0  # the first tries of a read; doubled each time that all nodes have been tried
+RETRY_PAUSE_S_MIN: Final = 0.02
+RETRY_PAUSE_S_MAX: Final = 0.2
+NODE_REST_S_MIN: Final = 0.25  # a node that failed is not asked again for this long, twice as long each time
+NODE_REST_S_MAX: Final = 2.0
+NODES_KNOWN_MAX: Final = 64
 
 # Replicated log.
 COMMAND_BYTES_MAX: Final = 256 * 1024
@@ -50,6 +67,22 @@ PEER_FRAME_BYTES_MAX: Final = 8 * 1024 * 1024
 PEER_HELLO_S_MAX: Final = 5.0
 PEER_CONNECTIONS_MAX: Final = 64
 CHUNK_TRANSFERS_AT_ONCE_MAX: Final = 4
+PEER_BYTES_TRAILING_MAX: Final = 32 * 1024 * 1024  # chunks that a majority holds and that this peer is still to get
+CHUNK_PUT_S_MAX: Final = 30.0
+CHUNK_GET_S_MAX: Final = 5.0
+CHUNK_RETRY_S_MIN: Final = 0.05
+CHUNK_RETRY_S_MAX: Final = 1.0
+STATUS_S_MAX: Final = 0.5
+
+# Work inside a node.
+CHUNK_THREADS: Final = 8
+UPLOADS_WAITING_MAX: Final = 1000
+READ_AHEAD_CHUNKS: Final = 2
+READ_AHEAD_BYTES_MAX: Final = 64 * 1024 * 1024  # of all downloads together
+BACKFILL_PAGE_CHUNKS: Final = 1000
+BACKFILL_QUEUE_CHUNKS_MAX: Final = 10_000
+READY_LAG_ENTRIES_MAX: Final = 10_000
+DISK_FREE_BYTES_MIN: Final = 64 * 1024 * 1024
 
 # Housekeeping.
 CHUNK_GRACE_S_DEFAULT: Final = 3600.0
@@ -70,3 +103,18 @@ CLIENT_TRANSFERS_AT_ONCE_DEFAULT: Final = 8
 CLIENT_TRANSFERS_AT_ONCE_MAX: Final = 64
 CLIENT_BLOCK_BYTES: Final = 1024 * 1024  # piece in which bodies are read from and written to local files
 CLIENT_ANSWER_BYTES_MAX: Final = 128 * 1024 * 1024  # JSON answers; a full page with full metadata fits
+
+# The state database of a node.
+STATE_WRITER_CACHE_BYTES: Final = 32 * 1024 * 1024
+STATE_READER_CACHE_BYTES: Final = 8 * 1024 * 1024
+STATE_WAL_BYTES: Final = 32 * 1024 * 1024  # about this much is applied between two checkpoints
+COPY_ENTRIES_MAX: Final = 100_000  # files and directories in one copy: it is one transaction on every node
+FINGERPRINT_BYTES_MAX: Final = 64
+OUTCOMES_PRUNED_MAX: Final = 1024  # by age, for each entry
+CLOCK_MS_MAX: Final = 2**53  # what JSON's readers can hold
+
+# Lists.
+GLOB_BYTES_MAX: Final = 1024
+PAGE_BYTES_MAX: Final = 4 * 1024 * 1024  # a page ends early rather than grow beyond about this
+PAGE_SCAN_ENTRIES_MAX: Final = 100_000  # entries looked at for one page, matching or not
+PAGE_BUFFER_ENTRIES_MAX: Final = 4096  # read ahead by a recursive list, over all levels

@@ -23,7 +23,7 @@ class _Command(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """Base of the commands."""
 
 
-class MakeDirectory(_Command):
+class MakeDirectory(_Command, frozen=True):
     """Make a directory. ``parents``: missing ancestors too. ``exist_ok``: an existing directory is no error."""
 
     path: str
@@ -31,7 +31,7 @@ class MakeDirectory(_Command):
     exist_ok: bool = False
 
 
-class Remove(_Command):
+class Remove(_Command, frozen=True):
     """Remove what is at ``path``: ``kind`` "file", "directory" or "any". A directory with entries needs
     ``recursive``. The root cannot be removed."""
 
@@ -41,14 +41,14 @@ class Remove(_Command):
     if_match: int | None = None
 
 
-class ChunkRef(_Data):
+class ChunkRef(_Data, frozen=True):
     """A chunk of a file: BLAKE3 digest (32 bytes) and length in bytes."""
 
     digest: bytes
     length: int
 
 
-class CommitFile(_Command):
+class CommitFile(_Command, frozen=True):
     """Make a new version of the file at ``path`` visible.
 
     Content: ``data`` (inline, at most INLINE_BYTES_MAX) if ``upload`` is None, otherwise the chunks of that upload,
@@ -67,7 +67,7 @@ class CommitFile(_Command):
     parents: bool = False
 
 
-class Rename(_Command):
+class Rename(_Command, frozen=True):
     """Move a file or directory, in O(1) whatever its size. ``replace``: what is at ``target`` goes (a directory only
     if ``source`` is a directory, with all that is in it; a file only if ``source`` is a file)."""
 
@@ -78,7 +78,7 @@ class Rename(_Command):
     if_match: int | None = None
 
 
-class Copy(_Command):
+class Copy(_Command, frozen=True):
     """Copy a file or a whole directory without moving bytes. ``replace`` as in Rename."""
 
     source: str
@@ -88,7 +88,7 @@ class Copy(_Command):
     if_match: int | None = None
 
 
-class SetMetadata(_Command):
+class SetMetadata(_Command, frozen=True):
     """Change a file's or directory's metadata: a None value removes the key; ``content_type`` None leaves it."""
 
     path: str
@@ -97,14 +97,14 @@ class SetMetadata(_Command):
     if_match: int | None = None
 
 
-class UploadBegin(_Command):
+class UploadBegin(_Command, frozen=True):
     """Begin an upload; the result's ``upload`` carries its id. It expires ``expires_ms`` after this command's time."""
 
     path: str
     expires_ms: int
 
 
-class UploadChunk(_Command):
+class UploadChunk(_Command, frozen=True):
     """Add a chunk that is durable on a majority. ``offset`` must equal the bytes the upload holds already; the same
     chunk again at an earlier offset (a retry) is OK and changes nothing."""
 
@@ -113,13 +113,13 @@ class UploadChunk(_Command):
     chunk: ChunkRef
 
 
-class UploadAbort(_Command):
+class UploadAbort(_Command, frozen=True):
     """Drop an upload and its hold on its chunks."""
 
     upload: int
 
 
-class UploadExpire(_Command):
+class UploadExpire(_Command, frozen=True):
     """Drop every upload that expired before this command's time."""
 
 
@@ -129,7 +129,7 @@ Command = (
 )  # fmt: skip
 
 
-class Envelope(_Data):
+class Envelope(_Data, frozen=True):
     """What is proposed: a command, the leader's clock, and the idempotency key with the fingerprint of its request.
 
     ``time_ms`` is made monotonic by the state machine. A key that was seen with another fingerprint gives KEY_REUSED;
@@ -161,7 +161,7 @@ class Code(IntEnum):
     INTO_ITSELF = 110
 
 
-class Stat(_Data):
+class Stat(_Data, frozen=True):
     """A file or directory as it is at one revision. ``revision``: that of its last change (content or metadata)."""
 
     path: str
@@ -175,7 +175,7 @@ class Stat(_Data):
     metadata: dict[str, str] = {}
 
 
-class UploadState(_Data):
+class UploadState(_Data, frozen=True):
     """An upload: ``offset`` is the number of bytes it durably holds."""
 
     id: int
@@ -184,7 +184,7 @@ class UploadState(_Data):
     expires_at_ms: int
 
 
-class Result(_Data):
+class Result(_Data, frozen=True):
     """What a command did. ``revision``: the namespace's after it. ``detail``: for people, names the path and why."""
 
     code: Code
@@ -195,7 +195,7 @@ class Result(_Data):
     replayed: bool = False
 
 
-class FileVersion(_Data):
+class FileVersion(_Data, frozen=True):
     """A file to be read: its stat and either its inline bytes or its chunks in order."""
 
     stat: Stat
@@ -203,7 +203,7 @@ class FileVersion(_Data):
     chunks: list[ChunkRef]
 
 
-class Page(_Data):
+class Page(_Data, frozen=True):
     """Part of a list: ``next`` is an opaque cursor, None at the end; ``revision`` is what all its pages show."""
 
     entries: list[Stat]

@@ -1,0 +1,219 @@
+"""The database file: its tables, how it is opened, its one row of counters, and what SQLite's errors mean here.
+
+What is live and what is past are separate tables. The live ones hold one row for each name and each inode, so that
+lookups, listings and the test for an empty directory never wade through history; a row that ends moves to its
+``_past`` twin with the revision at which it ended (``rev_to``, exclusive).
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from raftfs.errors import CorruptData, DataTooNew, RaftfsError, StorageFull
+from raftfs.limits import STATE_READER_CACHE_BYTES, STATE_WAL_BYTES, STATE_WRITER_CACHE_BYTES
+from raftfs.state.commands import FORMAT_VERSION
+
+ROOT_INODE: Final = 1
+INTEGER_MAX: Final = 2**63 - 1
+"""SQLite's largest integer; a number from a command is checked against it before it reaches a query."""
+
+_APPLICATION_ID: Final = 0x52465331  # "RFS1"
+_PAGE_BYTES: Final = 4096
+_BUSY_S: Final = 1.0  # only a checkpoint ever waits, for readers; it has another way to be durable
+_STATEMENTS_CACHED: Final = 256
+
+_TABLES: Final = (
+    """CREATE TABLE meta (
+        id INTEGER PRIMARY KEY CHECK (id = 1), applied_index INTEGER NOT NULL, applied_term INTEGER NOT NULL,
+        revision INTEGER NOT NULL, clock_ms INTEGER NOT NULL, last_inode INTEGER NOT NULL,
+        last_content INTEGER NOT NULL, last_chunk INTEGER NOT NULL, last_outcome INTEGER NOT NULL,
+        state_hash BLOB NOT NULL)""",
+    """CREATE TABLE dirent (
+        parent INTEGER NOT NULL, name TEXT NOT NULL, inode INTEGER NOT NULL, rev_from INTEGER NOT NULL,
+        PRIMARY KEY (parent, name)) WITHOUT ROWID""",
+    """CREATE TABLE dirent_past (
+        parent INTEGER NOT NULL, name TEXT NOT NULL, inode INTEGER NOT NULL, rev_from INTEGER NOT NULL,
+        rev_to INTEGER NOT NULL, PRIMARY KEY (parent, name, rev_from)) WITHOUT ROWID""",
+    # content is NULL for a directory; metadata is msgpack, NULL when empty.
+    """CREATE TABLE version (
+        inode INTEGER PRIMARY KEY, rev_from INTEGER NOT NULL, size INTEGER NOT NULL, created_ms INTEGER NOT NULL,
+        modified_ms INTEGER NOT NULL, content INTEGER, content_type TEXT, metadata BLOB)""",
+    """CREATE TABLE version_past (
+        inode INTEGER NOT NULL, rev_from INTEGER NOT NULL, size INTEGER NOT NULL, created_ms INTEGER NOT NULL,
+        modified_ms INTEGER NOT NULL, content INTEGER, content_type TEXT, metadata BLOB, rev_to INTEGER NOT NULL,
+        PRIMARY KEY (inode, rev_from)) WITHOUT ROWID""",
+    # A content id has either one row of inline bytes or its chunks; versions (copies, renames) share it.
+    "CREATE TABLE content (id INTEGER PRIMARY KEY, data BLOB NOT NULL)",
+    """CREATE TABLE content_chunk (
+        content INTEGER NOT NULL, offset INTEGER NOT NULL, digest BLOB NOT NULL, length INTEGER NOT NULL,
+        PRIMARY KEY (content, offset)) WITHOUT ROWID""",
+    # holds: rows of content_chunk with this digest. seq: when it was first held, for backfill.
+    """CREATE TABLE chunk (
+        digest BLOB PRIMARY KEY, length INTEGER NOT NULL, holds INTEGER NOT NULL, seq INTEGER NOT NULL)
+        WITHOUT ROWID""",
+    "CREATE UNIQUE INDEX chunk_by_seq ON chunk (seq)",
+    # An upload's id is the content id under which its chunks are kept, so that committing it is O(1).
+    """CREATE TABLE upload (
+        id INTEGER PRIMARY KEY, path TEXT NOT NULL, offset INTEGER NOT NULL, expires_ms INTEGER NOT NULL,
+        expires_at_ms INTEGER NOT NULL)""",
+    "CREATE INDEX upload_by_expiry ON upload (expires_at_ms)",
+    """CREATE TABLE outcome (
+        seq INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, fingerprint BLOB NOT NULL, time_ms INTEGER NOT NULL,
+        result BLOB NOT NULL)""",
+    f"INSERT INTO version VALUES ({ROOT_INODE}, 0, 0, 0, 0, NULL, NULL, NULL)",
+    f"INSERT INTO meta VALUES (1, 0, 0, 0, 0, {ROOT_INODE}, 0, 0, 0, zeroblob(32))",
+    f"PRAGMA application_id = {_APPLICATION_ID}",
+    f"PRAGMA user_version = {FORMAT_VERSION}",
+)
+
+
+class Applied(NamedTuple):
+    """How far a state has come. ``state_hash``: 32 bytes, equal on all nodes at the same index."""
+
+    index: int  # type: ignore[assignment]  # tuple.index is of no use here
+    term: int
+    revision: int
+    state_hash: bytes
+
+
+@dataclass(slots=True)
+class Meta:
+    """The counters of the state; the columns of table ``meta``."""
+
+    applied_index: int
+    applied_term: int
+    revision: int
+    clock_ms: int
+    last_inode: int
+    last_content: int
+    last_chunk: int
+    last_outcome: int
+    state_hash: bytes
+
+    def next_inode(self) -> int:
+        self.last_inode += 1
+        return self.last_inode
+
+    def next_content(self) -> int:
+        self.last_content += 1
+        return self.last_content
+
+    def next_revision(self) -> int:
+        self.revision += 1
+        return self.revision
+
+    def applied(self) -> Applied:
+        return Applied(self.applied_index, self.applied_term, self.revision, self.state_hash)
+
+
+def load_meta(db: sqlite3.Connection) -> Meta:
+    """The counters as of the last committed entry."""
+    row = db.execute(
+        "SELECT applied_index, applied_term, revision, clock_ms, last_inode, last_content, last_chunk, last_outcome,"
+        " state_hash FROM meta"
+    ).fetchone()
+    if row is None:
+        raise sqlite3.DatabaseError("the row of counters is missing")
+    return Meta(*row)
+
+
+def store_meta(db: sqlite3.Connection, meta: Meta) -> None:
+    db.execute(
+        "UPDATE meta SET applied_index = ?, applied_term = ?, revision = ?, clock_ms = ?, last_inode = ?,"
+        " last_content = ?, last_chunk = ?, last_outcome = ?, state_hash = ?",
+        (
+            meta.applied_index,
+            meta.applied_term,
+            meta.revision,
+            meta.clock_ms,
+            meta.last_inode,
+            meta.last_content,
+            meta.last_chunk,
+            meta.last_outcome,
+            meta.state_hash,
+        ),
+    )
+
+
+def open_writer(path: Path) -> sqlite3.Connection:
+    """Open or create the database for its one writer. Raises DataTooNew, CorruptData, StorageFull."""
+    return _open(path, "rwc", writer=True)
+
+
+def open_reader(path: Path) -> sqlite3.Connection:
+    """Open an existing database, read-only. Raises DataTooNew, CorruptData.
+
+    A connection that cannot write never checkpoints either: the writer alone moves the write-ahead log.
+    """
+    return _open(path, "ro", writer=False)
+
+
+def _open(path: Path, mode: str, *, writer: bool) -> sqlite3.Connection:
+    uri = f"{path.absolute().as_uri()}?mode={mode}"
+    try:
+        db = sqlite3.connect(
+            uri,
+            uri=True,
+            isolation_level=None,
+            timeout=_BUSY_S,
+            check_same_thread=False,
+            cached_statements=_STATEMENTS_CACHED,
+        )
+    except sqlite3.DatabaseError as error:
+        raise translate(path, error) from error
+    try:
+        if writer:
+            _prepare_writer(db)
+        else:
+            db.execute(f"PRAGMA cache_size = -{STATE_READER_CACHE_BYTES // 1024}")
+        _check_format(db, path)
+        load_meta(db)
+    except sqlite3.DatabaseError as error:
+        db.close()
+        raise translate(path, error) from error
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _prepare_writer(db: sqlite3.Connection) -> None:
+    db.execute("PRAGMA journal_mode = WAL")
+    db.execute("PRAGMA synchronous = NORMAL")
+    db.execute(f"PRAGMA cache_size = -{STATE_WRITER_CACHE_BYTES // 1024}")
+    db.execute(f"PRAGMA wal_autocheckpoint = {STATE_WAL_BYTES // _PAGE_BYTES}")
+    db.execute(f"PRAGMA journal_size_limit = {STATE_WAL_BYTES}")
+    db.execute("PRAGMA cell_size_check = ON")
+    if db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] or _pragma(db, "application_id"):
+        return
+    db.execute("BEGIN IMMEDIATE")
+    for statement in _TABLES:
+        db.execute(statement)
+    db.execute("COMMIT")
+
+
+def _check_format(db: sqlite3.Connection, path: Path) -> None:
+    if _pragma(db, "application_id") != _APPLICATION_ID:
+        raise CorruptData(f"{path} is not a state database of raftfs")
+    found = _pragma(db, "user_version")
+    if found > FORMAT_VERSION:
+        raise DataTooNew(f"{path} has format {found}, this raftfs understands up to {FORMAT_VERSION}: upgrade raftfs")
+
+
+def _pragma(db: sqlite3.Connection, name: str) -> int:
+    return int(db.execute(f"PRAGMA {name}").fetchone()[0])
+
+
+def translate(path: Path, error: sqlite3.DatabaseError) -> RaftfsError | sqlite3.DatabaseError:
+    """What a SQLite error means for a node: CorruptData, StorageFull, or the error itself (a bug, a broken disk)."""
+    code = getattr(error, "sqlite_errorcode", None)
+    primary = None if code is None else code & 0xFF
+    if primary == sqlite3.SQLITE_FULL:
+        return StorageFull(f"no space left for {path}", outcome="unknown")
+    missing = "no such table" in str(error) or "no such column" in str(error)
+    if primary in (None, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or missing:
+        return CorruptData(f"{path} is damaged: {error}")
+    return error
