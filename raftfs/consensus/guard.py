@@ -37,10 +37,6 @@ class SafetyViolation(Exception):
     """A state that Raft rules out: going on could lose acknowledged writes, so the node stops."""
 
 
-class ProtocolViolation(Exception):
-    """A peer sent what no correct member sends; its connection is closed and nothing of it is used."""
-
-
 class Core(Protocol):
     """What the guard asks PySyncObj."""
 
@@ -255,14 +251,14 @@ class Guard(Transport):  # type: ignore[misc]  # PySyncObj has no types
     def _check_entries(self, message: m.Append) -> None:
         """Rule 9: terms in order, none from the future, and only entry types that raftfs itself writes."""
         if message.prev_index < 1 or message.commit_index < 0:
-            raise ProtocolViolation(f"append with prev index {message.prev_index}, commit {message.commit_index}")
+            raise m.ProtocolViolation(f"append with prev index {message.prev_index}, commit {message.commit_index}")
         term = message.prev_term
         for entry in message.entries:
             if not term <= entry.term <= message.term:
-                raise ProtocolViolation(f"entry of term {entry.term} after {term} from a leader of {message.term}")
+                raise m.ProtocolViolation(f"entry of term {entry.term} after {term} from a leader of {message.term}")
             term = entry.term
             if entry.data != NO_OP and entry.data[:1] != bytes([COMMANDS]):
-                raise ProtocolViolation(f"entry of unknown type {entry.data[:1]!r}")
+                raise m.ProtocolViolation(f"entry of unknown type {entry.data[:1]!r}")
 
     def _matches(self, index: int, term: int) -> bool:
         """Whether our log has that entry. What is committed equals every leader's log (leader completeness)."""
@@ -341,7 +337,7 @@ class Guard(Transport):  # type: ignore[misc]  # PySyncObj has no types
         if flow is None or not self.core.is_leader or flow.term != message.term:
             return None
         if message.match_index > self._journal.last_index or message.seq > self._seq:
-            raise ProtocolViolation(f"{peer} acknowledged index {message.match_index}, which was never sent")
+            raise m.ProtocolViolation(f"{peer} acknowledged index {message.match_index}, which was never sent")
         if message.reset:
             return self._receive_reset(peer, flow, message)
         flow.acknowledged(message.match_index)
@@ -382,4 +378,3 @@ class Guard(Transport):  # type: ignore[misc]  # PySyncObj has no types
 
     def _deliver(self, peer: str, **message: Any) -> None:
         self._onMessageReceived(self._nodes[peer], message)
-

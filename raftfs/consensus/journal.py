@@ -237,10 +237,10 @@ class Journal:
         self._tail_bytes += len(command)
         self._evict()
 
-    def deleteEntriesFrom(self, entryFrom: int) -> None:  # noqa: N802, N803 - PySyncObj's name
+    def deleteEntriesFrom(self, entryFrom: int) -> None:
         self._truncate(self._first + entryFrom)
 
-    def deleteEntriesTo(self, entryTo: int) -> None:  # noqa: N802, N803
+    def deleteEntriesTo(self, entryTo: int) -> None:
         raise NotImplementedError("the log's beginning is cut by whole segments, never by PySyncObj")
 
     def clear(self) -> None:
@@ -256,22 +256,22 @@ class Journal:
     def __len__(self) -> int:
         return len(self._places)
 
-    def setCurrentTerm(self, term: int, votedForNodeId: str | None) -> None:  # noqa: N802, N803
+    def setCurrentTerm(self, term: int, votedForNodeId: str | None) -> None:
         self._term_file.set(term, votedForNodeId)
 
-    def getCurrentTerm(self) -> int:  # noqa: N802
+    def getCurrentTerm(self) -> int:
         return self._term_file.term
 
-    def getVotedForNodeId(self) -> str | None:  # noqa: N802
+    def getVotedForNodeId(self) -> str | None:
         return self._term_file.voted_for
 
-    def getRaftCommitIndex(self) -> int:  # noqa: N802
+    def getRaftCommitIndex(self) -> int:
         return max(1, self._commit_floor)
 
-    def setRaftCommitIndex(self, raftCommitIndex: int) -> None:  # noqa: N802, N803
+    def setRaftCommitIndex(self, raftCommitIndex: int) -> None:
         """Not kept: see the class."""
 
-    def onOneSecondTimer(self) -> None:  # noqa: N802
+    def onOneSecondTimer(self) -> None:
         """PySyncObj's hook for lazy writes; here nothing is lazy."""
 
     def _destroy(self) -> Any:
@@ -347,7 +347,9 @@ class Journal:
 
     def _replay(self, path: Path, number: int, record: segments.Record) -> None:
         if record.index > self.last_index + 1 and len(self._places):
-            raise CorruptData(f"{path}: record at offset {record.offset} jumps from {self.last_index} to {record.index}")
+            raise CorruptData(
+                f"{path}: record at offset {record.offset} jumps from index {self.last_index} to {record.index}"
+            )
         if not len(self._places):
             self._first = record.index
             self._tail_first = record.index

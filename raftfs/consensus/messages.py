@@ -13,6 +13,10 @@ import msgspec
 PROTOCOL_VERSION: Final = 1
 
 
+class ProtocolViolation(Exception):
+    """A peer sent what no correct member sends; its connection is closed and nothing of it is used."""
+
+
 class _Message(msgspec.Struct, frozen=True, array_like=True, tag=True):
     term: int
 
@@ -22,7 +26,7 @@ class WireEntry(msgspec.Struct, frozen=True, array_like=True):
     data: bytes
 
 
-class Append(_Message):
+class Append(_Message, frozen=True):
     """AppendEntries. Index of the first entry is ``prev_index + 1``."""
 
     seq: int
@@ -32,7 +36,7 @@ class Append(_Message):
     entries: list[WireEntry]
 
 
-class AppendAck(_Message):
+class AppendAck(_Message, frozen=True):
     """``match_index``: the log is durable here and verified against the leader of ``term`` up to it. With ``reset``
     the append did not fit, and the leader should go on from ``match_index + 1`` (a hint, nothing is verified)."""
 
@@ -41,36 +45,36 @@ class AppendAck(_Message):
     reset: bool
 
 
-class VoteRequest(_Message):
+class VoteRequest(_Message, frozen=True):
     last_log_index: int
     last_log_term: int
 
 
-class VoteGrant(_Message):
+class VoteGrant(_Message, frozen=True):
     pass
 
 
-class StaleTerm(_Message):
+class StaleTerm(_Message, frozen=True):
     """Answer to a message of an older term: ``term`` is the current one."""
 
 
-class Probe(_Message):
+class Probe(_Message, frozen=True):
     """ReadIndex: the leader of ``term`` asks who still follows (or could follow) it."""
 
     number: int
 
 
-class ProbeAck(_Message):
+class ProbeAck(_Message, frozen=True):
     number: int
 
 
-class ReadIndexRequest(_Message):
+class ReadIndexRequest(_Message, frozen=True):
     """A follower asks the leader for a read index; ``number`` comes back in the answer."""
 
     number: int
 
 
-class ReadIndexAnswer(_Message):
+class ReadIndexAnswer(_Message, frozen=True):
     """``index`` is None if the asked node is not (or no longer) the leader."""
 
     number: int

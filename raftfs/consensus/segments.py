@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 import google_crc32c
 
@@ -28,7 +29,8 @@ SEGMENT_HEADER_BYTES: Final = 32
 DATA_BYTES_MAX: Final = ENTRY_BYTES_MAX + COMMAND_BYTES_MAX + 64 * 1024  # an entry and its framing
 
 
-class Record(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Record:
     """``offset`` is where the record begins in its file; its bytes follow RECORD_HEADER_BYTES later."""
 
     offset: int

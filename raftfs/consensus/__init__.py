@@ -1,0 +1,14 @@
+"""Consensus: PySyncObj made safe.
+
+Commands come in as bytes (``Consensus.propose``), are batched into entries, and go through PySyncObj's Raft, which
+never touches a socket or a file of its own: ``journal`` keeps the log, ``peers`` is the network, and ``guard`` stands
+between, restoring each Raft rule that PySyncObj breaks. Committed entries come out in order to an ``Applier`` whose
+results answer the proposals; ``Consensus.barrier`` makes reads current. It may never happen here that something is
+acknowledged, counted or applied before it is durable on this node, that a matching entry is removed, that an unknown
+outcome is called known, or that bytes from the network or the disk are unpickled.
+"""
+
+from raftfs.consensus.member import Applier, Consensus, ConsensusStatus, Entry, PeerStatus
+from raftfs.consensus.peers import PeerTransport, tls_contexts
+
+__all__ = ["Applier", "Consensus", "ConsensusStatus", "Entry", "PeerStatus", "PeerTransport", "tls_contexts"]

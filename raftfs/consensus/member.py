@@ -1,0 +1,390 @@
+"""One member of the Raft group on the running asyncio loop: messages, timers, disk and state machine brought together.
+
+Everything here runs on the loop, except two kinds of work in threads of their own: writing and fsyncing the journal,
+and applying entries to the state machine. Work is done in *turns*: whatever happened (messages, an fsync that ended,
+proposals) asks for a turn, and one turn at the end of the loop's iteration serves all of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import heapq
+import logging
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from raftfs.config import RaftTimes
+from raftfs.consensus import messages as m
+from raftfs.consensus.barriers import Barriers
+from raftfs.consensus.engine import Engine
+from raftfs.consensus.guard import NO_OP
+from raftfs.consensus.journal import Flush, Journal
+from raftfs.consensus.peers import Callbacks, PeerTransport
+from raftfs.consensus.proposals import Proposals, decode_batch
+from raftfs.errors import DeadlineExceeded, NotLeader, StorageFull, TooLarge, Unavailable
+from raftfs.limits import COMMAND_BYTES_MAX
+
+log = logging.getLogger(__name__)
+
+_APPLY_ENTRIES_MAX: Final = 64
+_APPLY_BYTES_MAX: Final = 4 * 1024 * 1024
+_DISK_FULL_RETRY_S: Final = 1.0
+_BARRIER_RETRY_S: Final = 0.01
+_LEADERLESS_S_MAX: Final = 3.0  # without a leader for this long, a read is refused at once instead of at its deadline
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A committed entry: its commands in order (none for the no-op at the start of a term)."""
+
+    index: int
+    term: int
+    commands: list[bytes]
+
+
+class Applier(Protocol):
+    """The state machine, called in a thread of its own with entries in index order, each once."""
+
+    def apply(self, entries: Sequence[Entry]) -> list[list[Any]]:
+        """One result for each command. An exception stops the node: it must not diverge."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeerStatus:
+    connected: bool
+    match_index: int | None
+    """known on the leader alone"""
+    refused: str | None
+    """why this member refuses our connection"""
+
+
+@dataclass(frozen=True, slots=True)
+class ConsensusStatus:
+    term: int
+    leader_id: str | None
+    is_leader: bool
+    commit_index: int
+    applied_index: int
+    quorum: bool
+    peers: dict[str, PeerStatus]
+
+
+class Consensus:
+    """``members``: ids of all voting members, ``me`` among them. ``applied_index``: what the state machine has.
+
+    Raises CorruptData if the journal in ``data_dir`` is damaged or ends before ``applied_index``.
+    """
+
+    def __init__(
+        self,
+        *,
+        me: str,
+        members: frozenset[str],
+        data_dir: Path,
+        applier: Applier,
+        applied_index: int,
+        times: RaftTimes,
+        transport: PeerTransport,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._me = me
+        self._peers = members - {me}
+        self._applier = applier
+        self._transport = transport
+        self._clock = clock
+        self._times = times
+        self.applied_index = applied_index
+        self._journal = Journal(data_dir / "journal", commit_floor=applied_index)
+        self._engine = Engine(
+            me=me, peers=self._peers, journal=self._journal, applied_index=applied_index,
+            times=times, emit=transport.send, clock=clock,
+        )  # fmt: skip
+        self._barriers = Barriers(
+            me=me, peers=self._peers, engine=self._engine, emit=transport.send, clock=clock,
+            patience_s=4 * times.heartbeat_ms / 1000,
+        )  # fmt: skip
+        self._proposals = Proposals(self._append)
+        self._applied_waiters: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="journal")
+        self._apply_thread = ThreadPoolExecutor(1, thread_name_prefix="apply")
+        self._turn_asked = False
+        self._leader_seen_s = clock()
+        self._leader_seen: str | None = None
+        self._disk_full = False
+        self._writing: asyncio.Task[None] | None = None
+        self._apply_wanted = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self.failed: asyncio.Future[BaseException]
+
+    # --- life ----------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Begin. ``failed`` gets an exception when the node must not go on."""
+        self.failed = asyncio.get_running_loop().create_future()
+        self._transport.on = Callbacks(self._message, self._connected, self._disconnected)
+        self._tasks = [
+            asyncio.create_task(self._keep_time(), name="raft-timer"),
+            asyncio.create_task(self._keep_applying(), name="raft-apply"),
+        ]
+
+    async def stop(self) -> None:
+        """Stop; writes under way end as unknown, barriers as unavailable."""
+        self._transport.on = Callbacks()
+        self._barriers.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._writing is not None:
+            if self._disk_full:
+                self._writing.cancel()
+            await asyncio.gather(self._writing, return_exceptions=True)
+        self._apply_thread.shutdown(wait=True)
+        self._writer.shutdown(wait=True)
+        self._proposals.close()
+        self._engine.close()
+
+    # --- what the service uses -----------------------------------------------------------------------------------
+
+    @property
+    def is_leader(self) -> bool:
+        return self._engine.is_leader
+
+    @property
+    def leader_id(self) -> str | None:
+        return self._engine.leader_id
+
+    @property
+    def term(self) -> int:
+        return self._engine.term
+
+    @property
+    def commit_index(self) -> int:
+        return self._engine.commit_index
+
+    def last_contact_s(self) -> float | None:
+        """Seconds since this node heard a leader (0 if it leads); None if it never did."""
+        if self._engine.is_leader:
+            return 0.0
+        heard_s = self._engine.guard.leader_heard_s
+        return None if heard_s == float("-inf") else max(0.0, self._clock() - heard_s)
+
+    def status(self) -> ConsensusStatus:
+        contact_s = self.last_contact_s()
+        return ConsensusStatus(
+            term=self._engine.term,
+            leader_id=self._engine.leader_id,
+            is_leader=self._engine.is_leader,
+            commit_index=self._engine.commit_index,
+            applied_index=self.applied_index,
+            # A leader without a quorum steps down within the election timeout.
+            quorum=contact_s is not None and contact_s * 1000 <= self._times.election_timeout_ms_max,
+            peers={peer: self._peer_status(peer) for peer in sorted(self._peers)},
+        )
+
+    def _peer_status(self, peer: str) -> PeerStatus:
+        match = self._engine.guard.match_index(peer) if self._engine.is_leader else None
+        return PeerStatus(self._transport.connected(peer), match, self._transport.refusal(peer))
+
+    async def propose(self, command: bytes, *, timeout_s: float) -> Any:
+        """Replicate and apply a command; its result here. Errors: see Proposals.submit, and TooLarge, StorageFull."""
+        if not self._engine.is_leader:
+            raise NotLeader("this node is not the leader", outcome="not_applied")
+        if len(command) > COMMAND_BYTES_MAX:
+            raise TooLarge(f"a command of {len(command)} bytes is over {COMMAND_BYTES_MAX}", outcome="not_applied")
+        if self._disk_full:
+            raise StorageFull("the leader's disk is full; free some space on it", outcome="not_applied")
+        return await self._proposals.submit(command, self._ask_turn, timeout_s=timeout_s)
+
+    async def barrier(self, *, timeout_s: float) -> int:
+        """A ReadIndex round: returns when everything acknowledged before the call is applied here.
+
+        Returns that index. Raises Unavailable (no leader with a quorum) or DeadlineExceeded.
+        """
+        try:
+            async with asyncio.timeout(timeout_s):
+                index = await self._read_index()
+                await self._wait_applied(index)
+                return index
+        except TimeoutError:
+            if self._leaderless_s() > 0 or not self.status().quorum:
+                raise self._no_quorum() from None
+            raise DeadlineExceeded(f"this node did not catch up with the leader within {timeout_s:g} s") from None
+
+    async def _read_index(self) -> int:
+        while True:
+            if self._leaderless_s() > _LEADERLESS_S_MAX:
+                raise self._no_quorum()
+            answer: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
+            self._barriers.ask(lambda index, answer=answer: None if answer.done() else answer.set_result(index))  # type: ignore[misc]
+            self._ask_turn()
+            index = await answer
+            if index is not None:
+                return index
+            await asyncio.sleep(_BARRIER_RETRY_S)
+
+    def _no_quorum(self) -> Unavailable:
+        return Unavailable(
+            "no leader with a majority of the members can be reached; ask with consistency=stale for this "
+            "node's own state",
+            retry_after_s=1.0,
+        )
+
+    def _leaderless_s(self) -> float:
+        """Seconds since a leader was known here that is in touch; 0 while one is."""
+        return 0.0 if self._leader_seen is not None else self._clock() - self._leader_seen_s
+
+    async def _wait_applied(self, index: int) -> None:
+        if self.applied_index < index:
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            heapq.heappush(self._applied_waiters, (index, id(waiter), waiter))
+            await waiter
+
+    # --- events --------------------------------------------------------------------------------------------------
+
+    def _message(self, peer: str, message: m.Message) -> None:
+        try:
+            if isinstance(message, m.Probe):
+                self._barriers.receive_probe(peer, message)
+            elif isinstance(message, m.ProbeAck):
+                self._barriers.receive_probe_ack(peer, message)
+            elif isinstance(message, m.ReadIndexRequest):
+                self._barriers.receive_request(peer, message)
+            elif isinstance(message, m.ReadIndexAnswer):
+                self._barriers.receive_answer(peer, message)
+            else:
+                self._engine.receive(peer, message)
+        except m.ProtocolViolation:
+            raise
+        except Exception as error:
+            self._fail(error)
+            return
+        self._ask_turn()
+
+    def _connected(self, peer: str) -> None:
+        self._engine.guard.connected(peer)
+        self._ask_turn()
+
+    def _disconnected(self, peer: str) -> None:
+        self._engine.guard.disconnected(peer)
+
+    def _append(self, data: bytes) -> tuple[int, int] | None:
+        index = self._engine.propose(data)
+        return None if index is None else (index, self._engine.term)
+
+    # --- turns ---------------------------------------------------------------------------------------------------
+
+    def _ask_turn(self) -> None:
+        if not self._turn_asked:
+            self._turn_asked = True
+            asyncio.get_running_loop().call_soon(self._turn)
+
+    def _turn(self) -> None:
+        self._turn_asked = False
+        if self.failed.done():
+            return
+        try:
+            self._engine.tick()
+            self._watch_leader()
+            if self._engine.is_leader:
+                self._proposals.pump(self._journal.last_index - self.applied_index)
+            else:
+                self._proposals.refuse_waiting()
+            self._barriers.tick()
+        except Exception as error:
+            self._fail(error)
+            return
+        self._begin_write()
+        if self._engine.safe_index > self.applied_index:
+            self._apply_wanted.set()
+
+    def _watch_leader(self) -> None:
+        """Remember who leads and since when nobody does. PySyncObj goes on naming a leader that has fallen silent."""
+        contact_s = self.last_contact_s()
+        in_touch = contact_s is not None and contact_s * 1000 <= self._times.election_timeout_ms_max
+        leader = self._engine.leader_id if in_touch else None
+        if leader is not None:
+            self._leader_seen_s = self._clock()
+        if leader != self._leader_seen:
+            self._leader_seen = leader
+            log.info("term %d: %s", self._engine.term, f"{leader} leads" if leader else "no leader")
+
+    async def _keep_time(self) -> None:
+        period_s = min(0.02, self._times.heartbeat_ms / 3000)
+        while True:
+            self._turn()
+            await asyncio.sleep(period_s)
+
+    def _fail(self, error: BaseException) -> None:
+        """This node must not go on."""
+        if not self.failed.done():
+            log.critical("this node stops: %s", error, exc_info=error)
+            self.failed.set_result(error)
+
+    # --- the journal's thread ------------------------------------------------------------------------------------
+
+    def _begin_write(self) -> None:
+        flush = self._journal.take()
+        if flush is not None:
+            self._writing = asyncio.create_task(self._write(flush), name="raft-journal")
+
+    async def _write(self, flush: Flush) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                await loop.run_in_executor(self._writer, self._journal.write, flush)
+                break
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                    return self._fail(error)
+                if not self._disk_full:
+                    log.error("the disk of the journal is full: nothing is acknowledged until there is space")
+                self._disk_full = True
+                await asyncio.sleep(_DISK_FULL_RETRY_S)
+        self._disk_full = False
+        self._journal.complete(flush)
+        self._engine.guard.durable()
+        self._ask_turn()
+        return None
+
+    # --- the state machine's thread ------------------------------------------------------------------------------
+
+    async def _keep_applying(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._apply_wanted.wait()
+            self._apply_wanted.clear()
+            try:
+                while self.applied_index < self._engine.safe_index:
+                    entries = self._next_entries()
+                    results = await loop.run_in_executor(self._apply_thread, self._applier.apply, entries)
+                    self._applied(entries, results)
+            except Exception as error:
+                return self._fail(error)
+
+    def _next_entries(self) -> list[Entry]:
+        entries: list[Entry] = []
+        size = 0
+        stop = min(self._engine.safe_index, self.applied_index + _APPLY_ENTRIES_MAX)
+        for index in range(self.applied_index + 1, stop + 1):
+            data = self._journal.data(index)
+            commands = [] if data == NO_OP else decode_batch(data[1:])
+            entries.append(Entry(index, self._journal.term(index), commands))
+            size += len(data)
+            if size > _APPLY_BYTES_MAX:
+                break
+        return entries
+
+    def _applied(self, entries: Sequence[Entry], results: Sequence[Sequence[Any]]) -> None:
+        for entry, answers in zip(entries, results, strict=True):
+            self.applied_index = entry.index
+            self._proposals.applied(entry.index, entry.term, answers)
+        while self._applied_waiters and self._applied_waiters[0][0] <= self.applied_index:
+            waiter = heapq.heappop(self._applied_waiters)[2]
+            if not waiter.done():
+                waiter.set_result(None)
+        self._ask_turn()

@@ -1,0 +1,331 @@
+"""The peer port: members dial each other, say who they are, and exchange Raft messages and bulk requests.
+
+Every member keeps two connections to each other member: one for its own Raft messages, one for its bulk requests
+(chunks, status) and their answers, so that a heartbeat never waits behind four megabytes. A connection begins with a
+greeting that names cluster, sender, receiver and channel; with TLS the certificate must name the sender too. Whoever
+is not a member of this cluster is refused before anything else that it sends is looked at. No pickle anywhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import asyncio.trsock
+import logging
+import random
+import socket
+import ssl
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+import msgspec
+
+from raftfs.config import split_address
+from raftfs.consensus import messages as m
+from raftfs.consensus.frames import Connection
+from raftfs.consensus.rpc import BulkClient, BulkServer, Handler
+from raftfs.errors import Unavailable
+from raftfs.limits import PEER_CONNECTIONS_MAX, PEER_FRAME_BYTES_MAX, PEER_HELLO_S_MAX
+
+log = logging.getLogger(__name__)
+
+Channel = Literal["raft", "bulk"]
+_CHANNELS: Final[tuple[Channel, ...]] = ("raft", "bulk")
+_HELLO_BYTES_MAX: Final = 1024
+_DIAL_S_MAX: Final = 1.0
+_REDIAL_S_MIN: Final = 0.02
+_REDIAL_S_MAX: Final = 0.5
+_UNACKED_MS_MAX: Final = 10_000  # TCP gives a connection up if nothing that was sent is acknowledged for this long
+
+
+class Hello(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """First frame of a connection."""
+
+    protocol: int
+    cluster_id: str
+    sender: str
+    receiver: str
+    channel: Channel
+
+
+class Welcome(msgspec.Struct, frozen=True):
+    """Its answer; ``refused`` says why, None if the connection stands."""
+
+    refused: str | None = None
+
+
+@dataclass(slots=True)
+class _Peer:
+    """A member and our connections to it."""
+
+    id: str
+    address: tuple[str, int]
+    raft: Connection | None = None
+    bulk: BulkClient | None = None
+    refused: str | None = None
+
+
+@dataclass(slots=True)
+class Callbacks:
+    """What the owner of the Raft channel wants to hear, on the loop."""
+
+    message: Callable[[str, m.Message], None] = field(default=lambda _peer, _message: None)
+    connected: Callable[[str], None] = field(default=lambda _peer: None)
+    disconnected: Callable[[str], None] = field(default=lambda _peer: None)
+
+
+class PeerTransport:
+    """``members``: id → ``host:port`` of every member, this one too. ``tls``: contexts (server, client) or None.
+
+    The client context must check host names; the server one must demand certificates.
+    """
+
+    def __init__(
+        self,
+        *,
+        me: str,
+        cluster_id: str,
+        members: Mapping[str, str],
+        listen: str | None = None,
+        tls: tuple[ssl.SSLContext, ssl.SSLContext] | None = None,
+    ) -> None:
+        self._me = me
+        self._cluster_id = cluster_id
+        self._listen = split_address(listen or members[me])
+        self._tls = tls
+        self._peers = {id_: _Peer(id_, split_address(at)) for id_, at in members.items() if id_ != me}
+        self._server: asyncio.Server | None = None
+        self._incoming: set[Connection] = set()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._bulk = BulkServer()
+        self.on = Callbacks()
+
+    async def start(self) -> None:
+        """Listen, and begin to dial. OSError if the address cannot be had."""
+        loop = asyncio.get_running_loop()
+        host, port = self._listen
+        server_tls = self._tls[0] if self._tls else None
+        self._server = await loop.create_server(self._accept, host, port, ssl=server_tls, reuse_address=True)
+        self._tasks = [
+            asyncio.create_task(self._keep_dialing(peer, channel), name=f"dial-{peer.id}-{channel}")
+            for peer in self._peers.values()
+            for channel in _CHANNELS
+        ]
+
+    async def stop(self) -> None:
+        """Close everything; requests under way fail with Unavailable."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._server is not None:
+            self._server.close()
+        for connection in list(self._incoming):
+            connection.abort()
+        await self._bulk.close()
+        if self._server is not None:
+            await self._server.wait_closed()
+        await asyncio.sleep(0)  # let the transports report that they are closed
+
+    def connected(self, peer: str) -> bool:
+        """Whether Raft messages can be sent to ``peer`` now."""
+        return self._peers[peer].raft is not None
+
+    def refusal(self, peer: str) -> str | None:
+        """Why ``peer`` refused our last greeting; None if it did not."""
+        return self._peers[peer].refused
+
+    def send(self, peer: str, message: m.Message) -> None:
+        """Queue a Raft message; dropped if there is no connection. Never blocks."""
+        connection = self._peers[peer].raft
+        if connection is not None:
+            connection.send(m.encode(message))
+
+    def handle(self, kind: str, handler: Handler) -> None:
+        """Answer bulk requests of ``kind`` with ``handler(peer, payload)``; a RaftfsError reaches the asker."""
+        self._bulk.handlers[kind] = handler
+
+    async def request(
+        self, peer: str, kind: str, payload: bytes | list[bytes | bytearray | memoryview], *, timeout_s: float
+    ) -> bytes:
+        """Ask a member. Raises Unavailable if it cannot be reached, gave no answer in time, or the connection broke;
+        otherwise whatever its handler raised."""
+        client = self._peers[peer].bulk
+        if client is None:
+            raise Unavailable(f"member {peer} is not connected")
+        parts: list[bytes | bytearray | memoryview] = payload if isinstance(payload, list) else [payload]
+        return await client.request(kind, parts, timeout_s=timeout_s)
+
+    # --- accepting -----------------------------------------------------------------------------------------------
+
+    def _accept(self) -> Connection:
+        connection = Connection(
+            frame_bytes_max=_HELLO_BYTES_MAX,
+            on_frame=self._greeted,
+            on_lost=self._incoming_lost,
+            on_made=self._incoming_made,
+        )
+        return connection
+
+    def _incoming_made(self, connection: Connection) -> None:
+        self._incoming.add(connection)
+        if len(self._incoming) > PEER_CONNECTIONS_MAX:
+            connection.abort()
+            return
+        asyncio.get_running_loop().call_later(PEER_HELLO_S_MAX, self._end_silent, connection)
+
+    def _end_silent(self, connection: Connection) -> None:
+        if connection.frame_bytes_max == _HELLO_BYTES_MAX:
+            connection.abort()
+
+    def _incoming_lost(self, connection: Connection) -> None:
+        self._incoming.discard(connection)
+
+    def _greeted(self, connection: Connection, frame: bytes) -> None:
+        try:
+            hello = msgspec.msgpack.decode(frame, type=Hello)
+        except msgspec.MsgspecError:
+            log.warning("closed a connection to the peer port from %s: no greeting", connection.extra("peername"))
+            connection.abort()
+            return
+        refused = self._check_hello(hello, connection)
+        connection.send(msgspec.msgpack.encode(Welcome(refused)))
+        if refused is not None:
+            log.warning("refused %s on the peer port: %s", connection.extra("peername"), refused)
+            connection.close()
+            return
+        connection.frame_bytes_max = PEER_FRAME_BYTES_MAX
+        if hello.channel == "raft":
+            connection.on_frame = lambda c, raw: self._raft_frame(c, hello.sender, raw)
+        else:
+            connection.on_frame = lambda c, raw: self._bulk.frame(c, hello.sender, raw)
+
+    def _check_hello(self, hello: Hello, connection: Connection) -> str | None:
+        """Why this connection is refused, or None."""
+        if hello.protocol != m.PROTOCOL_VERSION:
+            return f"peer protocol {hello.protocol} is not spoken here, only {m.PROTOCOL_VERSION}"
+        if hello.cluster_id != self._cluster_id:
+            return f"this is cluster {self._cluster_id!r}, not {hello.cluster_id!r}"
+        if hello.receiver != self._me:
+            return f"this is member {self._me!r}, not {hello.receiver!r}; check the addresses of the members"
+        if hello.sender not in self._peers:
+            return f"{hello.sender!r} is not a member of this cluster"
+        if self._tls is not None and hello.sender not in _certified_names(connection):
+            return f"the certificate does not name {hello.sender!r}"
+        return None
+
+    def _raft_frame(self, connection: Connection, peer: str, raw: bytes) -> None:
+        try:
+            message = m.decode(raw)
+        except msgspec.MsgspecError as error:
+            log.warning("closed the connection from %s: not a Raft message: %s", peer, error)
+            connection.abort()
+            return
+        try:
+            self.on.message(peer, message)
+        except m.ProtocolViolation as error:
+            log.error("closed the connection from %s: %s", peer, error)
+            connection.abort()
+
+    # --- dialing -------------------------------------------------------------------------------------------------
+
+    async def _keep_dialing(self, peer: _Peer, channel: Channel) -> None:
+        """Hold one connection, for ever."""
+        delay_s = _REDIAL_S_MIN
+        while True:
+            lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            connection = await self._dial(peer, channel, lost)
+            if connection is not None:
+                delay_s = _REDIAL_S_MIN
+                try:
+                    self._made(peer, channel, connection)
+                    await lost
+                finally:
+                    self._lost(peer, channel)
+                    connection.abort()
+            await asyncio.sleep(delay_s * (0.5 + random.random()))
+            delay_s = min(2 * delay_s, _REDIAL_S_MAX)
+
+    async def _dial(self, peer: _Peer, channel: Channel, lost: asyncio.Future[None]) -> Connection | None:
+        loop = asyncio.get_running_loop()
+        welcomed: asyncio.Future[bytes] = loop.create_future()
+
+        def first_frame(_connection: Connection, raw: bytes) -> None:
+            if not welcomed.done():
+                welcomed.set_result(raw)
+
+        def gone(_connection: Connection) -> None:
+            for future in (welcomed, lost):
+                if not future.done():
+                    future.cancel() if future is welcomed else lost.set_result(None)
+
+        connection = Connection(frame_bytes_max=_HELLO_BYTES_MAX, on_frame=first_frame, on_lost=gone)
+        host, port = peer.address
+        client_tls = self._tls[1] if self._tls else None
+        try:
+            async with asyncio.timeout(_DIAL_S_MAX):
+                await loop.create_connection(
+                    lambda: connection, host, port, ssl=client_tls, server_hostname=peer.id if client_tls else None
+                )
+                _tune(connection)
+                hello = Hello(m.PROTOCOL_VERSION, self._cluster_id, self._me, peer.id, channel)
+                connection.send(msgspec.msgpack.encode(hello))
+                welcome = msgspec.msgpack.decode(await _uncancelled(welcomed), type=Welcome)
+        except (OSError, ssl.SSLError, TimeoutError, msgspec.MsgspecError) as error:
+            log.debug("cannot reach member %s at %s:%d: %s", peer.id, host, port, error)
+            connection.abort()
+            return None
+        if welcome.refused is not None and peer.refused != welcome.refused:
+            log.error("member %s refused this node: %s", peer.id, welcome.refused)
+        peer.refused = welcome.refused
+        if welcome.refused is not None:
+            connection.abort()
+            return None
+        connection.frame_bytes_max = PEER_FRAME_BYTES_MAX
+        return connection
+
+    def _made(self, peer: _Peer, channel: Channel, connection: Connection) -> None:
+        if channel == "bulk":
+            peer.bulk = BulkClient(peer.id, connection)
+        else:
+            peer.raft = connection
+            self.on.connected(peer.id)
+
+    def _lost(self, peer: _Peer, channel: Channel) -> None:
+        if channel == "bulk":
+            if peer.bulk is not None:
+                peer.bulk.close()
+            peer.bulk = None
+        elif peer.raft is not None:
+            peer.raft = None
+            self.on.disconnected(peer.id)
+
+
+async def _uncancelled(future: asyncio.Future[bytes]) -> bytes:
+    """The future's result; ConnectionError if the connection was lost first."""
+    await asyncio.wait([future])
+    if future.cancelled():
+        raise ConnectionError("the connection was closed during the greeting")
+    return future.result()
+
+
+def _tune(connection: Connection) -> None:
+    sock = connection.extra("socket")
+    assert isinstance(sock, asyncio.trsock.TransportSocket)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNACKED_MS_MAX)
+
+
+def _certified_names(connection: Connection) -> set[str]:
+    certificate = connection.extra("peercert")
+    names = certificate.get("subjectAltName", ()) if isinstance(certificate, dict) else ()
+    return {value for kind, value in names if kind == "DNS"}
+
+
+def tls_contexts(cert: str, key: str, ca: str) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """Contexts (server, client) for mutual TLS from PEM files. Raises OSError or ssl.SSLError if they are wrong."""
+    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=ca)
+    server.verify_mode = ssl.CERT_REQUIRED
+    client = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=ca)
+    for context in (server, client):
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        context.load_cert_chain(cert, key)
+    return server, client
