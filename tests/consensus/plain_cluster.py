@@ -1,7 +1,6 @@
 """PySyncObj as it is released, several nodes in one process, under virtual time and a virtual network.
 
-The engine's clock and random numbers are replaced by ours while a cluster lives; nothing else of it is changed. A node
-does something only when the test delivers a message to it or lets it tick.
+The engine's clock and random numbers are replaced by ours while a cluster lives; nothing else of it is changed.
 """
 
 from __future__ import annotations
@@ -23,7 +22,8 @@ from pysyncobj.transport import Transport
 
 from raftfs.testing.virtual import Clock, Network
 
-ELECTION_S = 2.0  # longer than every election timeout of the default configuration (0.4 to 1.4 s)
+from .cluster import Cluster
+
 LEADER = 2  # of getStatus()["state"]
 
 type_byte = {"regular": b"\x00", "no-op": b"\x01", "membership": b"\x02"}
@@ -156,18 +156,15 @@ class Proposal:
         return any(reason == FAIL_REASON.SUCCESS for _, reason in self.answers)
 
 
-class PlainCluster:
+class PlainCluster(Cluster):
+    """``configuration`` is PySyncObj's."""
+
     def __init__(self, names: Iterable[str], clock: Clock, **configuration: Any) -> None:
-        self.clock = clock
-        self.names = sorted(names)
+        super().__init__(names, clock)
         self.configuration = configuration
-        self.network: Network[Any] = Network(self.names, self._deliver, self._announce)
         self.disks = {name: Disk() for name in self.names}
         self.wires: dict[str, Wire] = {}
-        self.nodes: dict[str, Replica] = {}
-        for name in self.names:
-            self.start(name)
-        self.network.connect_all()
+        self.start_all()
 
     def _deliver(self, source: str, target: str, message: Any) -> None:
         if target in self.nodes:
@@ -179,7 +176,6 @@ class PlainCluster:
             (wire._onNodeConnected if up else wire._onNodeDisconnected)(Node(peer))
 
     def start(self, name: str) -> None:
-        """Start a node on what its disk holds. It is connected to nobody yet."""
         journal = DiskJournal(self.disks[name])
         wire = self.wires[name] = Wire(name, self.network)
         conf = SyncObjConf(autoTick=False, **self.configuration)
@@ -188,49 +184,21 @@ class PlainCluster:
             self.nodes[name] = Replica(name, [n for n in self.names if n != name], conf, wire)
 
     def crash(self, name: str, *, power: bool = False) -> None:
-        """Kill a node. With ``power``, its disk also forgets what the kernel had not written back."""
         node = self.nodes.pop(name)
         self.network.isolate(name)
-        notifier = getattr(node, "_SyncObj__pipeNotifier", None)
-        if notifier is not None:
-            os.close(notifier._PipeNotifier__pipeR)
-            os.close(notifier._PipeNotifier__pipeW)
+        close_notifier(node)
         if power:
             self.disks[name].lose_power()
-
-    def restart(self, name: str) -> None:
-        self.start(name)
-        for other in self.nodes:
-            if other != name:
-                self.network.connect(name, other)
-
-    def close(self) -> None:
-        for name in list(self.nodes):
-            self.crash(name)
 
     def tick(self, *names: str) -> None:
         for name in names:
             self.nodes[name].doTick(0.0)
 
-    def run(self, seconds: float, step_s: float = 0.05) -> None:
-        """Let time pass for everybody, with a network that takes no time."""
-        for _ in range(round(seconds / step_s)):
-            self.clock.advance(step_s)
-            self.tick(*self.nodes)
-            self.network.drain()
-
     def put(self, name: str, value: Any) -> Proposal:
-        """Propose through a node; it is taken up at the node's next tick."""
+        """It is taken up at the node's next tick."""
         proposal = Proposal(value)
         self.nodes[name].put(value, callback=proposal)
         return proposal
-
-    def elect(self, name: str) -> None:
-        """Make a node leader: of all, it is the one that wakes first after an election timeout."""
-        self.clock.advance(ELECTION_S)
-        self.tick(name)
-        self.network.drain()
-        assert self.is_leader(name)
 
     def is_leader(self, name: str) -> bool:
         return bool(self.nodes[name].getStatus()["state"] == LEADER)
@@ -247,6 +215,14 @@ class PlainCluster:
     def inject(self, source: str, target: str, message: dict[str, Any]) -> None:
         """Hand a message to a node as if it came from ``source``."""
         self._deliver(source, target, message)
+
+
+def close_notifier(engine: Any) -> None:
+    """PySyncObj leaves the two ends of a pipe open for ever when it is destroyed."""
+    notifier = getattr(engine, "_SyncObj__pipeNotifier", None)
+    if notifier is not None:
+        os.close(notifier._PipeNotifier__pipeR)
+        os.close(notifier._PipeNotifier__pipeW)
 
 
 @contextmanager
