@@ -3,10 +3,11 @@
 PYTHON ?= python3
 TOX_REQUIREMENT := tox>=4.30,<5
 
-# A cluster of `make run`: override on the command line, for example `make run PORT=8400 NODES=5`.
-NODES ?= 3
-PORT ?= 7400
-DIR ?= .raftfs-dev
+# The cluster of `make run`, for example `make run PORT=8400 NODES=5 DIR=/tmp/demo`. A directory that holds a cluster
+# already knows its own number of nodes and its port.
+NODES ?=
+PORT ?=
+DIR ?=
 
 ENVIRONMENT := $(PYTHON) scripts/environment.py
 TOX := .tox/runner/bin/python -m tox run
@@ -17,9 +18,9 @@ TOX := .tox/runner/bin/python -m tox run
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):[^#]*## /  make \1\t/' | expand -t 14
 
-# exec: Ctrl-C then reaches raftfs itself, which stops its servers and says so; 130 is its "stopped by Ctrl-C".
 run: dev  ## install into .venv and run three nodes and a frontend until Ctrl-C
-	@exec .venv/bin/raftfs dev up --nodes $(NODES) --port $(PORT) --dir $(DIR)
+	@echo 'raftfs: in another terminal, type first:  export PATH="$(CURDIR)/.venv/bin:$$PATH"'
+	@.venv/bin/raftfs dev up $(if $(NODES),--nodes $(NODES)) $(if $(PORT),--port $(PORT)) $(if $(DIR),--dir $(DIR))
 
 dev:  ## make .venv with raftfs in it, linked to this work tree
 	@$(ENVIRONMENT) .venv -- --editable .
