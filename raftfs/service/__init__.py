@@ -8,7 +8,10 @@ acknowledgement before durability, an unverified byte served, or a path of a cli
 """
 
 from raftfs.service.cluster import Cluster
-from raftfs.service.files import Files, OpenFile
+from raftfs.service.files import Files
 from raftfs.service.options import Ack, ReadInfo, ReadOptions, WriteOptions
+from raftfs.service.ports import SystemClock
+from raftfs.service.reads import OpenFile
+from raftfs.service.service import Service
 
-__all__ = ["Ack", "Cluster", "Files", "OpenFile", "ReadInfo", "ReadOptions", "WriteOptions"]
+__all__ = ["Ack", "Cluster", "Files", "OpenFile", "ReadInfo", "ReadOptions", "Service", "SystemClock", "WriteOptions"]

@@ -2,24 +2,122 @@
 
 from __future__ import annotations
 
-from raftfs.models import ClusterStatus, LeaderRef
+import asyncio
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from raftfs import limits
+from raftfs.config import NodeConfig
+from raftfs.errors import RaftfsError
+from raftfs.models import ClusterStatus, LeaderRef, Member
+from raftfs.service.ports import ConsensusPort, TransportPort
+from raftfs.state import Reader
+
+
+class NodeStatus(msgspec.Struct, frozen=True, array_like=True):
+    """What a member tells the others about itself (``status`` on the peer port)."""
+
+    applied_index: int
+    commit_index: int
+    revision: int
+    missing_chunks: int | None
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(NodeStatus)
 
 
 class Cluster:
     """Who leads, how far everybody is, and whether this node should get traffic."""
 
-    node_id: str
+    def __init__(
+        self, *, config: NodeConfig, consensus: ConsensusPort, transport: TransportPort, reader: Reader,
+        missing_chunks: Callable[[], int | None],
+    ) -> None:  # fmt: skip
+        self._config, self._consensus, self._transport = config, consensus, transport
+        self._reader, self._missing_chunks = reader, missing_chunks
+        self.node_id = config.id
+        transport.handle("status", self._on_status)
 
     @property
     def is_leader(self) -> bool:
-        raise NotImplementedError
+        return self._consensus.is_leader
 
     @property
     def leader(self) -> LeaderRef | None:
-        raise NotImplementedError
+        """The leader as far as this node knows."""
+        leader = self._consensus.leader_id
+        return next((LeaderRef(id=m.id, url=m.url) for m in self._config.members if m.id == leader), None)
 
     async def status(self) -> ClusterStatus:
-        raise NotImplementedError
+        """Asks every member at once and waits a short time; those that do not answer are unreachable."""
+        here = self._here()
+        others = [member.id for member in self._config.members if member.id != self.node_id]
+        answers = dict(zip(others, await asyncio.gather(*map(self._ask, others)), strict=True))
+        answers[self.node_id] = here
+        status, applied = self._consensus.status(), self._reader.applied()
+        commit = max(answer.commit_index for answer in answers.values() if answer is not None)
+        return ClusterStatus(
+            cluster_id=self._config.cluster_id,
+            revision=applied.revision,
+            term=status.term,
+            leader=self.leader,
+            members=[self._member(m.id, m.url, m.peer, answers[m.id], commit) for m in self._config.members],
+            quorum=status.quorum,
+            state_hash=applied.state_hash.hex(),
+            applied_index=applied.index,
+        )
+
+    def _member(self, name: str, url: str, peer: str, answer: NodeStatus | None, commit: int) -> Member:
+        return Member(
+            id=name,
+            url=url,
+            peer=peer,
+            role="leader" if name == self._consensus.leader_id else "follower",
+            reachable=answer is not None,
+            applied_index=None if answer is None else answer.applied_index,
+            lag=None if answer is None else max(commit - answer.applied_index, 0),
+            missing_chunks=None if answer is None else answer.missing_chunks,
+        )
+
+    def _here(self) -> NodeStatus:
+        applied = self._reader.applied()
+        return NodeStatus(applied.index, self._consensus.commit_index, applied.revision, self._missing_chunks())
+
+    async def _on_status(self, peer: str, payload: bytes) -> bytes:
+        return _encoder.encode(self._here())
+
+    async def _ask(self, peer: str) -> NodeStatus | None:
+        try:
+            answer = await self._transport.request(peer, "status", b"", timeout_s=limits.STATUS_S_MAX)
+            return _decoder.decode(answer)
+        except (RaftfsError, msgspec.DecodeError):
+            return None
 
     def ready(self) -> list[tuple[str, bool, str]]:
-        raise NotImplementedError
+        """Checks (name, passed, explanation); the node should get traffic if all pass. Does not wait for anybody."""
+        status = self._consensus.status()
+        lag = status.commit_index - status.applied_index
+        return [
+            ("leader", status.leader_id is not None, f"leader: {status.leader_id or 'none known'}"),
+            ("quorum", *self._heard(status.quorum)),
+            ("lag", lag <= limits.READY_LAG_ENTRIES_MAX, f"{lag} committed entries are not applied yet"),
+            ("disk", *_disk(self._config.data_dir)),
+        ]
+
+    def _heard(self, quorum: bool) -> tuple[bool, str]:
+        contact_s = self._consensus.last_contact_s()
+        most_s = 2 * self._config.times.election_timeout_ms_max / 1000
+        heard = "never heard" if contact_s is None else f"heard {contact_s:.1f} s ago"
+        if self.is_leader:
+            return quorum, "a majority answers this leader" if quorum else "no majority answers this leader"
+        return contact_s is not None and contact_s <= most_s, f"a leader with a quorum: {heard}"
+
+
+def _disk(path: Path) -> tuple[bool, str]:
+    found = os.statvfs(path)
+    free = found.f_bavail * found.f_frsize
+    return free >= limits.DISK_FREE_BYTES_MIN, f"{free} bytes are free in {path}"

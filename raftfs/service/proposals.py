@@ -1,0 +1,79 @@
+"""From a command to its result: sealed with the leader's clock, proposed, and a refusal raised as its error."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from raftfs import errors, limits
+from raftfs.chunks import hash_chunk
+from raftfs.service.ports import Clock, ConsensusPort
+from raftfs.state.commands import Code, Command, CommitFile, Envelope, Result, encode
+
+REFUSALS: Final[dict[Code, type[errors.RaftfsError]]] = {
+    Code.NOT_FOUND: errors.NotFound,
+    Code.ALREADY_EXISTS: errors.AlreadyExists,
+    Code.NOT_A_DIRECTORY: errors.NotADirectory,
+    Code.IS_A_DIRECTORY: errors.IsADirectory,
+    Code.NOT_EMPTY: errors.DirectoryNotEmpty,
+    Code.PRECONDITION_FAILED: errors.PreconditionFailed,
+    Code.INVALID: errors.InvalidRequest,
+    Code.UPLOAD_NOT_FOUND: errors.UploadNotFound,
+    Code.OFFSET_MISMATCH: errors.Conflict,
+    Code.KEY_REUSED: errors.KeyReused,
+    Code.INTO_ITSELF: errors.InvalidRequest,
+}
+"""Every result code that says no, and the error that it becomes."""
+
+
+def fingerprint(command: Command, sha256: bytes | None = None) -> bytes:
+    """BLAKE3 of what was asked: operation, paths, options and size, but not how the bytes travel (inline, or which
+    upload), so that a retry has the same one. ``sha256`` is the digest that the client announced."""
+    if isinstance(command, CommitFile):
+        command = msgspec.structs.replace(command, data=None, upload=None)
+    return hash_chunk(msgspec.msgpack.encode((command, sha256), order="deterministic"))
+
+
+def check(result: Result) -> Result:
+    """The result if it says done; otherwise raises its error with outcome "not_applied"."""
+    refusal = REFUSALS.get(result.code)
+    if refusal is not None:
+        raise refusal(result.detail, outcome="not_applied")
+    return result
+
+
+class Proposer:
+    """Puts commands into the replicated log and waits for what they did."""
+
+    def __init__(self, consensus: ConsensusPort, clock: Clock, timeout_s: float) -> None:
+        self._consensus, self._clock, self._timeout_s = consensus, clock, timeout_s
+
+    def timeout_s(self, asked: float | None) -> float:
+        """The caller's timeout or the node's."""
+        return self._timeout_s if asked is None else asked
+
+    def require_leader(self) -> None:
+        """Raises NotLeader (not applied) on any other node."""
+        if not self._consensus.is_leader:
+            leader = self._consensus.leader_id
+            detail = f"this node is not the leader; {leader} is" if leader else "no leader is known at the moment"
+            raise errors.NotLeader(detail, outcome="not_applied", retry_after_s=1.0)
+
+    async def propose(
+        self, command: Command, *, timeout_s: float | None = None, key: str | None = None, mark: bytes = b""
+    ) -> Result:
+        """The result of a command that was done; one that was refused raises its error.
+
+        ``key`` is the idempotency key and ``mark`` the fingerprint that goes with it. Raises also what consensus
+        raises: NotLeader, Unavailable, Overloaded, UnknownOutcome.
+        """
+        self.require_leader()
+        data = encode(Envelope(command=command, time_ms=self._clock.wall_ms(), key=key, fingerprint=mark))
+        if len(data) > limits.COMMAND_BYTES_MAX:
+            raise errors.TooLarge(
+                f"the command takes {len(data)} bytes, at most {limits.COMMAND_BYTES_MAX} are allowed",
+                outcome="not_applied",
+            )
+        result: Result = await self._consensus.propose(data, timeout_s=self.timeout_s(timeout_s))
+        return check(result)
