@@ -297,7 +297,7 @@ class Journal:
     def _truncate(self, index: int) -> None:
         """Forget the entries from ``index`` on."""
         for gone in range(max(index, self._tail_first), self.last_index + 1):
-            self._tail_bytes -= len(self._tail.pop(gone))
+            self._tail_bytes -= len(self._tail.pop(gone, b""))
         keep = max(0, index - self._first)
         del self._places[keep:]
         del self._lengths[keep:]
