@@ -97,7 +97,9 @@ class Uploads:
             return None
         mark, result = found
         if size is None:
-            size = result.stat.size if result.stat is not None else 0
+            if result.stat is None:
+                return None  # whether it is the same request shows only at its commit
+            size = result.stat.size
         if mark != fingerprint(msgspec.structs.replace(command, size=size), sha256):
             raise errors.KeyReused(f"the key {write.key!r} was used for another request", outcome="not_applied")
         return msgspec.structs.replace(check(result), replayed=True)
@@ -175,7 +177,7 @@ class Upload:
         mark = fingerprint(command, self._announced) if self._write.key else b""
         try:
             return await self._all.proposer.propose(command, timeout_s=self._timeout_s, key=self._write.key, mark=mark)
-        except errors.UploadNotFound as error:
+        except (errors.UploadNotFound, errors.Conflict) as error:
             raise _ended_early(error) from error
 
     async def _abort(self, begun: asyncio.Task[int]) -> None:
