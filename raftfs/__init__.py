@@ -1,10 +1,35 @@
 """raftfs: a consistent file store on three or five servers, replicated with Raft.
 
-Three or five servers keep one tree of files and all agree on it. What comes in are files and changes to the tree, from
-Python, the shell or HTTP; what goes out is what was last acknowledged, unless the reader asks for less. An
-acknowledged write is on stable storage of a majority, and nothing half-written is ever seen.
+``connect`` (or ``Client``) and ``AsyncClient`` speak to a cluster. ``Node`` with a ``NodeConfig`` is a server inside
+your own asyncio program, ``LocalCluster`` a whole cluster of real processes for tests and demos; both are imported
+only when they are used, so a client never pays for a server. Errors are in ``raftfs.errors``.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from raftfs import errors
+from raftfs.client import AsyncClient, Client, connect
+
+if TYPE_CHECKING:
+    from raftfs.config import NodeConfig
+    from raftfs.service.node import Node
+    from raftfs.testing import LocalCluster
+
 __version__ = "0.1.0"
+
+__all__ = ["AsyncClient", "Client", "LocalCluster", "Node", "NodeConfig", "connect", "errors"]
+
+_LAZY = {"Node": "raftfs.service.node", "NodeConfig": "raftfs.config", "LocalCluster": "raftfs.testing"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_LAZY[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})
