@@ -13,6 +13,7 @@ says 7400 to 7419, a free block is used, and what comes out is translated back b
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import selectors
@@ -23,13 +24,14 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import PIPE
 
 import pytest
 
 from raftfs.testing.layout import free_port
 
 DOCUMENTED_PORTS = range(7400, 7420)
-COMMAND_S_MAX = 120.0
+TASK_S_MAX = 120.0
 
 _FENCE = re.compile(r"^(?P<fence>```+)(?P<language>[a-z]*)\s*$")
 _NOT_RUN = re.compile(r"^<!-- not run: (?P<reason>.+) -->\s*$")
@@ -106,53 +108,91 @@ def _tidy(text: str) -> list[str]:
     return [line.rstrip() for line in text.strip("\n").splitlines()]
 
 
-class Shell:
-    """One bash that remembers its variables and its folder from command to command."""
+class Conversation:
+    """A process that is given one task after the other, and says after each a mark and an exit code."""
 
-    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
-        self._script = folder / ".command"
+    def __init__(self, command: list[str], folder: Path, environment: dict[str, str]) -> None:
         self._process = subprocess.Popen(
-            ["bash", "--noprofile", "--norc"],
-            cwd=folder,
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            command, cwd=folder, env=environment, stdin=PIPE, stdout=PIPE, stderr=subprocess.STDOUT
         )
 
-    def run(self, command: str) -> tuple[str, int]:
+    def ask(self, line: str, mark: str, what: str) -> tuple[str, int]:
         """Output (standard output and error as they come) and exit code."""
         assert self._process.stdin is not None
-        self._script.write_text(command + "\n", encoding="utf-8")
-        mark = f"end-{time.monotonic_ns()}"
-        # From a file, so that a command that reads its standard input does not eat the next command.
-        line = f". '{self._script}' </dev/null; printf '\\n{mark} %d\\n' $?\n"
-        self._process.stdin.write(line.encode())
+        self._process.stdin.write(line.encode() + b"\n")
         self._process.stdin.flush()
-        return self._read_until(mark.encode(), command)
+        return self._read_until(mark.encode(), what)
 
-    def _read_until(self, mark: bytes, command: str) -> tuple[str, int]:
+    def _read_until(self, mark: bytes, what: str) -> tuple[str, int]:
         assert self._process.stdout is not None
-        deadline = time.monotonic() + COMMAND_S_MAX
+        deadline = time.monotonic() + TASK_S_MAX
         output = b""
         with selectors.DefaultSelector() as selector:
             selector.register(self._process.stdout, selectors.EVENT_READ)
             while (end := re.search(rb"\n%s (\d+)\n" % mark, output)) is None:
                 if not selector.select(timeout=max(0.0, deadline - time.monotonic())):
-                    raise DocumentationLies(f"no end after {COMMAND_S_MAX} s of: {command}\n{output.decode()}")
+                    raise DocumentationLies(f"no end after {TASK_S_MAX} s of: {what}\n{output.decode()}")
                 read = os.read(self._process.stdout.fileno(), 65536)
                 if not read:
-                    raise DocumentationLies(f"ended the shell: {command}\n{output.decode()}")
+                    raise DocumentationLies(f"ended the shell: {what}\n{output.decode()}")
                 output += read
         return output[: end.start()].decode(errors="replace"), int(end[1])
 
     def close(self) -> None:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.close()
         self._process.kill()
         self._process.wait()
+        self._process.stdin.close()
         self._process.stdout.close()
+
+
+class Shell:
+    """One bash that remembers its variables and its folder from command to command."""
+
+    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+        self._script = folder / ".command"
+        self._bash = Conversation(["bash", "--noprofile", "--norc"], folder, environment)
+        self.close = self._bash.close
+
+    def run(self, command: str) -> tuple[str, int]:
+        self._script.write_text(command + "\n", encoding="utf-8")
+        mark = f"end-{time.monotonic_ns()}"
+        # From a file, so that a command that reads its standard input does not eat the next command.
+        line = f". '{self._script}' </dev/null; printf '\\n{mark} %d\\n' $?"
+        return self._bash.ask(line, mark, command)
+
+
+class Python:
+    """One interpreter in which the blocks of a document share their names."""
+
+    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+        command = [sys.executable, "-W", "error", "-c", _PYTHON_DRIVER]
+        self._python = Conversation(command, folder, environment)
+        self.close = self._python.close
+
+    def run(self, source: str, name: str) -> tuple[str, int]:
+        mark = f"end-{time.monotonic_ns()}"
+        return self._python.ask(json.dumps([mark, name, source]), mark, name)
+
+
+_PYTHON_DRIVER = """
+import ast, asyncio, inspect, json, sys, traceback
+names = {"__name__": "__main__"}
+for line in sys.stdin:
+    mark, name, source = json.loads(line)
+    failed = 0
+    try:
+        code = compile(source, name, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        if code.co_flags & inspect.CO_COROUTINE:
+            asyncio.run(eval(code, names))
+        else:
+            exec(code, names)
+    except BaseException:
+        traceback.print_exc(file=sys.stdout)
+        failed = 1
+    print(f"\\n{mark} {failed}", flush=True)
+"""
 
 
 class Examples:
@@ -172,19 +212,25 @@ class Examples:
             "NO_COLOR": "1",
             "COLUMNS": "120",
         }
-        self._clusters = clusters
+        self._closing = ExitStack()
         self._shell = Shell(folder, self._environment)
+        self._closing.callback(self._shell.close)
+        self._python: Python | None = None
+        for cluster in clusters:
+            self._closing.callback(self._stop, cluster)
 
     def run(self, text: str, name: str) -> None:
         """Run all blocks of a document. Raises DocumentationLies naming the line that is not true."""
-        todo = [block for block in blocks(text) if block.not_run is None]
-        for block in todo:
+        for block in blocks(text):
+            if block.not_run is not None:
+                continue
             if block.language == "console":
                 for step in steps(block):
                     self.command(step.command, step.shown, f"{name}:{step.line}")
             elif block.language in ("sh", "shell", "bash"):
                 self.command(block.text, "...", f"{name}:{block.line}")
-        self._run_python([block for block in todo if block.language == "python"], name)
+            elif block.language == "python":
+                self._python_block(block, name)
 
     def command(self, command: str, shown: str, where: str) -> None:
         output, code = self._shell.run(self._to_real_ports(command))
@@ -194,23 +240,15 @@ class Examples:
         if not is_as_shown(shown, printed):
             raise DocumentationLies(f"{where}: {command}\n--- the document shows\n{shown}\n--- it prints\n{printed}")
 
-    def _run_python(self, todo: list[Block], name: str) -> None:
-        if not todo:
-            return
-        # Blank lines before a block make the line numbers of a traceback those of the document.
-        sources = ["\n" * (block.line - 1) + self._to_real_ports(block.text) for block in todo]
-        driver = _PYTHON_DRIVER.format(sources=sources, name=name)
-        done = subprocess.run(
-            [sys.executable, "-W", "error", "-c", driver],
-            cwd=self.folder,
-            env=self._environment,
-            capture_output=True,
-            text=True,
-            timeout=COMMAND_S_MAX,
-            check=False,
-        )
-        if done.returncode != 0:
-            raise DocumentationLies(f"{name}: a Python block fails\n{done.stdout}{done.stderr}")
+    def _python_block(self, block: Block, name: str) -> None:
+        if self._python is None:
+            self._python = Python(self.folder, self._environment)
+            self._closing.callback(self._python.close)
+        # Empty lines before the block make the line numbers of a traceback those of the document.
+        source = "\n" * (block.line - 1) + self._to_real_ports(block.text)
+        output, code = self._python.run(source, name)
+        if code != 0:
+            raise DocumentationLies(f"{name}:{block.line}: the Python block fails\n{output}")
 
     def _to_real_ports(self, text: str) -> str:
         return _translate(text, DOCUMENTED_PORTS.start, self._port)
@@ -219,26 +257,11 @@ class Examples:
         return _translate(text, self._port, DOCUMENTED_PORTS.start)
 
     def close(self) -> None:
-        with ExitStack() as stack:
-            stack.callback(self._shell.close)
-            for cluster in self._clusters:
-                stack.callback(self._stop, cluster)
+        self._closing.close()
 
     def _stop(self, cluster: str) -> None:
         if (self.folder / cluster).exists():
             self._shell.run(f"raftfs dev down --dir '{self.folder / cluster}'")
-
-
-_PYTHON_DRIVER = """
-import ast, asyncio, inspect
-names = {{"__name__": "__main__"}}
-for source in {sources!r}:
-    code = compile(source, {name!r}, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
-    if code.co_flags & inspect.CO_COROUTINE:
-        asyncio.run(eval(code, names))
-    else:
-        exec(code, names)
-"""
 
 
 def _translate(text: str, old: int, new: int) -> str:

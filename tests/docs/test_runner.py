@@ -30,6 +30,11 @@ TRUE = {
     "a script": document("```sh", "set -e", "echo anything", "```"),
     "another language": document("```json", "{}", "```"),
     "left out": document("<!-- not run: it never ends -->", "```console", "$ false", "```"),
+    "in the order of the page": document(
+        *("```console", "$ touch a", "```"),
+        *("```python", "import pathlib", "assert pathlib.Path('a').exists()", "```"),
+        *("```console", "$ rm a", "```"),
+    ),
     "python": document("```python", "x = 1", "```", "then", "```python", "assert x == 1", "```"),
     "python that awaits": document("```python", "import asyncio", "await asyncio.sleep(0)", "```"),
 }
