@@ -77,6 +77,18 @@ class NotFound(RaftfsError, FileNotFoundError):
     title = "Nothing is at this path"
 
 
+class NoSuchRoute(RaftfsError):
+    code = "no_such_route"
+    status = 404
+    title = "The API has no such route"
+
+
+class MethodNotAllowed(RaftfsError):
+    code = "method_not_allowed"
+    status = 405
+    title = "The method is not answered here"
+
+
 class UploadNotFound(NotFound):
     code = "upload_not_found"
     title = "There is no such upload"
@@ -122,6 +134,12 @@ class TooLarge(RaftfsError):
     code = "too_large"
     status = 413
     title = "The request is over a limit"
+
+
+class HeadersTooLarge(TooLarge):
+    code = "headers_too_large"
+    status = 431
+    title = "The request line or a header is over a limit"
 
 
 class RangeNotSatisfiable(RaftfsError, ValueError):

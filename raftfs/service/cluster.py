@@ -52,6 +52,16 @@ class Cluster:
         leader = self._consensus.leader_id
         return next((LeaderRef(id=m.id, url=m.url) for m in self._config.members if m.id == leader), None)
 
+    @property
+    def term(self) -> int:
+        """The Raft term as this node knows it."""
+        return self._consensus.term
+
+    @property
+    def members(self) -> list[LeaderRef]:
+        """Id and client URL of every member."""
+        return [LeaderRef(id=m.id, url=m.url) for m in self._config.members]
+
     async def status(self) -> ClusterStatus:
         """Asks every member at once and waits a short time; those that do not answer are unreachable."""
         here = self._here()

@@ -1,0 +1,190 @@
+"""The HTTP server: aiohttp's low-level server, with every answer ours.
+
+aiohttp answers broken HTTP itself, in plain text. Here its request handler is replaced in the two places where it
+does so, and an application is one coroutine from a call to a response.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from aiohttp import web
+from aiohttp.http_exceptions import LineTooLong
+
+from raftfs.config import split_address
+from raftfs.errors import HeadersTooLarge, IncompleteBody, InvalidRequest, MethodNotAllowed, RaftfsError
+from raftfs.http import names
+from raftfs.http.call import Call
+from raftfs.http.metrics import HttpMetrics
+from raftfs.http.problems import problem_response
+from raftfs.limits import HEADER_LINE_BYTES_MAX, HEADERS_MAX, KEEP_ALIVE_S, LINGER_S_MAX
+
+log = logging.getLogger(__name__)
+
+
+class App(Protocol):
+    """What a server serves. ``deadline_s``: for requests that name none."""
+
+    metrics: HttpMetrics
+    deadline_s: float
+
+    async def respond(self, call: Call) -> web.StreamResponse:
+        """Answer a resolved call. May raise any RaftfsError; anything else is a bug and becomes a 500."""
+
+
+class HttpServer:
+    """An async context manager that serves ``app`` on ``address`` (host:port; port 0 picks a free one).
+
+    ``url`` is known once it is entered. Leaving stops listening, lets requests that are under way finish for
+    ``grace_s``, then closes their connections.
+    """
+
+    def __init__(self, app: App, address: str, *, grace_s: float = 5.0) -> None:
+        self._app = app
+        self._host, self._port = _split(address)
+        self._grace_s = grace_s
+        self._runner: web.ServerRunner | None = None
+        self.url = ""
+
+    async def __aenter__(self) -> Self:
+        server = _Server(self._handle, self._app.metrics)
+        self._runner = web.ServerRunner(server, shutdown_timeout=self._grace_s)
+        await self._runner.setup()
+        try:
+            await web.TCPSite(self._runner, self._host, self._port, backlog=1024).start()
+        except BaseException:
+            await self._runner.cleanup()
+            raise
+        host, port = self._runner.addresses[0][:2]
+        self.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        started = time.perf_counter()
+        app = self._app
+        call = Call(request, app.deadline_s)
+        app.metrics.in_flight.inc()
+        status = 499  # the client went away before there was an answer
+        try:
+            response = await self._answer(call)
+            status = response.status
+            return response
+        finally:
+            app.metrics.in_flight.dec()
+            app.metrics.observe(
+                call.route, call.method, status, time.perf_counter() - started,
+                call.body.read_bytes, request.writer.output_size,
+            )  # fmt: skip
+
+    async def _answer(self, call: Call) -> web.StreamResponse:
+        try:
+            call.resolve()
+            return await self._app.respond(call)
+        except RaftfsError as error:
+            if call.request.writer.output_size:
+                raise self._abort(call, error) from error
+            return _problem(call, error)
+        except ConnectionError:
+            raise
+        except Exception as error:
+            log.exception("bug while answering %s %s", call.method, call.route)
+            if call.request.writer.output_size:
+                raise self._abort(call, error) from error
+            return problem_response(RaftfsError("a bug in the server; its log says more"), write=call.write)
+
+    @staticmethod
+    def _abort(call: Call, error: Exception) -> ConnectionResetError:
+        # The answer has begun, with its length announced. Only a broken connection can say now that it is not whole.
+        if call.request.transport is not None:
+            call.request.transport.abort()
+        return ConnectionResetError(f"answer broken off: {error}")
+
+
+def _problem(call: Call, error: RaftfsError) -> web.Response:
+    headers = {"Allow": ", ".join(names.METHODS[call.route])} if isinstance(error, MethodNotAllowed) else None
+    response = problem_response(error, write=call.write, headers=headers)
+    if isinstance(error, IncompleteBody):
+        response.force_close()
+    return response
+
+
+def _split(address: str) -> tuple[str, int]:
+    host, _, port = address.rpartition(":")
+    return (host.strip("[]"), 0) if port == "0" else split_address(address)
+
+
+class _Server(web.Server):
+    """aiohttp's server with our request handler."""
+
+    def __init__(self, handle: Any, metrics: HttpMetrics) -> None:
+        super().__init__(handle)
+        self.metrics = metrics
+
+    def __call__(self) -> web.RequestHandler:
+        return _RequestHandler(
+            self,
+            loop=asyncio.get_running_loop(),
+            access_log=None,
+            keepalive_timeout=KEEP_ALIVE_S,
+            max_line_size=HEADER_LINE_BYTES_MAX,
+            max_field_size=HEADER_LINE_BYTES_MAX,
+            max_headers=HEADERS_MAX,
+            lingering_time=LINGER_S_MAX,
+            auto_decompress=False,
+        )
+
+
+class _RequestHandler(web.RequestHandler):
+    """Answers what the HTTP parser refuses with a problem, and a client that closes its sending side early too."""
+
+    def __init__(self, server: _Server, **options: Any) -> None:
+        super().__init__(server, **options)
+        self._metrics = server.metrics
+        self._refused = False
+
+    def handle_error(
+        self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
+    ) -> web.StreamResponse:
+        if request.writer.output_size:
+            raise ConnectionResetError("the answer had begun already")
+        error: RaftfsError
+        if isinstance(exc, LineTooLong):
+            error = HeadersTooLarge(f"a line of the request is over {HEADER_LINE_BYTES_MAX} bytes long")
+        elif status < 500:
+            error = InvalidRequest(f"this is not HTTP/1.1: {_first_line(message or str(exc))}")
+        else:
+            log.error("bug in the HTTP server", exc_info=exc)
+            error = RaftfsError("a bug in the server; its log says more")
+        self._metrics.observe("none", "OTHER", error.status, 0.0, 0, 0)
+        self._refused = True
+        response = problem_response(error, write=False)
+        response.force_close()
+        return response
+
+    def data_received(self, data: bytes) -> None:
+        if not self._refused:  # what follows a refused request is read and dropped until the answer is out
+            super().data_received(data)
+
+    def eof_received(self) -> bool | None:  # type: ignore[override]  # asyncio's own contract
+        """The client sends no more. It may still listen for the answer to what it did send."""
+        request = self._current_request
+        if request is None or self.transport is None or self.transport.get_extra_info("sslcontext") is not None:
+            return None
+        if not request.content.is_eof():
+            request.content.set_exception(IncompleteBody("the client closed the connection"))
+        self.close()
+        return True
+
+
+def _first_line(text: str) -> str:
+    return " ".join(text.split())[:200]
