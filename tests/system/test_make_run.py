@@ -1,4 +1,4 @@
-"""``make run``, as somebody uses it who has just cloned: it starts, serves, stops on Ctrl-C, twice, and after a move."""
+"""``make run``, as somebody uses it who has just cloned: it starts, serves, stops on Ctrl-C; twice; after a move."""
 
 from __future__ import annotations
 
