@@ -1,0 +1,179 @@
+"""A whole server from its configuration: the one place that knows every part of a node and puts them together.
+
+Start: lock and identity of the data directory, state, journal, peer port, use cases, and last the HTTP port, so that
+nobody is answered before everything stands. Stop: the same backwards.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import logging
+import os
+import uuid
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+
+from raftfs import fsync
+from raftfs.api import make_app
+from raftfs.chunks import ChunkStore
+from raftfs.config import NodeConfig
+from raftfs.consensus import Consensus, Entry, PeerTransport, tls_contexts
+from raftfs.errors import ConfigError, CorruptData
+from raftfs.frontend import Directory, Forwarder
+from raftfs.frontend.upstream import Upstream
+from raftfs.http import HttpServer
+from raftfs.service.ports import SystemClock
+from raftfs.service.service import Service
+from raftfs.state import Reader, StateMachine
+
+log = logging.getLogger(__name__)
+
+
+class Node:
+    """One server inside your own asyncio program: ``async with Node(NodeConfig(...)) as node: await node.wait()``.
+
+    Entering raises ConfigError (wrong configuration or data directory), CorruptData (damage on disk, naming the file),
+    DataTooNew, or OSError (a port that cannot be had).
+    """
+
+    def __init__(self, config: NodeConfig) -> None:
+        self.config = config
+        self.service: Service
+        self.url = ""
+        """where the HTTP API answers"""
+        self._consensus: Consensus
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            await self._start(stack)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.aclose()
+
+    async def wait(self) -> None:
+        """Wait until the node must not go on, and raise why. Cancel it to go on without."""
+        raise await asyncio.shield(self._consensus.failed)
+
+    async def _start(self, stack: AsyncExitStack) -> None:
+        config, data_dir = self.config, self.config.data_dir
+        stack.callback(os.close, _lock(data_dir))
+        _check_identity(config)
+        state = StateMachine(data_dir / "state.db")
+        stack.callback(state.close)
+        chunks = ChunkStore(data_dir / "chunks")
+        transport = PeerTransport(
+            me=config.id,
+            cluster_id=config.cluster_id,
+            members={member.id: member.peer for member in config.members},
+            listen=config.peer_listen,
+            tls=_tls(config),
+        )
+        self._consensus = Consensus(
+            me=config.id,
+            members=frozenset(member.id for member in config.members),
+            data_dir=data_dir,
+            applier=_Applier(state),
+            applied_index=state.applied_index,
+            times=config.times,
+            transport=transport,
+        )
+        await self._consensus.start()
+        stack.push_async_callback(self._consensus.stop)
+        self.service = Service(
+            config=config,
+            consensus=self._consensus,
+            transport=transport,
+            chunks=chunks,
+            open_reader=lambda: Reader(data_dir / "state.db"),
+            clock=SystemClock(),
+        )
+        stack.push_async_callback(self.service.stop)
+        await transport.start()
+        stack.push_async_callback(transport.stop)
+        await self.service.start()
+        self.url = await self._serve_http(stack)
+        log.info(
+            "member %s of cluster %s: %s, peers on %s", config.id, config.cluster_id, self.url, config.peer_address
+        )
+
+    async def _serve_http(self, stack: AsyncExitStack) -> str:
+        config = self.config
+        upstream = Upstream()
+        stack.push_async_callback(upstream.close)
+        urls = [member.url for member in config.members]
+        directory = Directory(upstream, urls, me=config.me.url, local=lambda: self.service.cluster.leader)
+        stack.push_async_callback(directory.close)
+        app = make_app(self.service, forwarder=Forwarder(directory, upstream), deadline_s=config.request_deadline_s)
+        server = await stack.enter_async_context(HttpServer(app, config.client_address))
+        return server.url
+
+
+class _Applier:
+    """The state machine as consensus calls it."""
+
+    def __init__(self, state: StateMachine) -> None:
+        self._state = state
+
+    def apply(self, entries: Sequence[Entry]) -> list[list[Any]]:
+        return [list(self._state.apply(entry.index, entry.term, entry.commands)) for entry in entries]
+
+
+class _Identity(msgspec.Struct, frozen=True):
+    """``node.json``: whose data this is. ``uuid`` is made at the first start and never changes."""
+
+    uuid: str
+    id: str
+    cluster_id: str
+
+
+def _lock(data_dir: Path) -> int:
+    """A data directory belongs to one process. Raises ConfigError if another one has it."""
+    try:
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        fd = os.open(data_dir / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise ConfigError(f"cannot use data_dir {data_dir}: {error.strerror}") from error
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(fd)
+        raise ConfigError(f"data_dir {data_dir} is in use by another process; stop that node first") from None
+    return fd
+
+
+def _check_identity(config: NodeConfig) -> None:
+    path = config.data_dir / "node.json"
+    if not path.exists():
+        identity = _Identity(str(uuid.uuid4()), config.id, config.cluster_id)
+        fsync.write_durably(path, msgspec.json.encode(identity))
+        return
+    try:
+        identity = msgspec.json.decode(path.read_bytes(), type=_Identity)
+    except msgspec.MsgspecError as error:
+        raise CorruptData(f"{path} is damaged: {error}") from error
+    if (identity.id, identity.cluster_id) != (config.id, config.cluster_id):
+        raise ConfigError(
+            f"data_dir {config.data_dir} belongs to member {identity.id!r} of cluster {identity.cluster_id!r}, "
+            f"not to {config.id!r} of {config.cluster_id!r}"
+        )
+
+
+def _tls(config: NodeConfig) -> tuple[Any, Any] | None:
+    if config.peer_tls is None:
+        return None
+    files = config.peer_tls
+    try:
+        return tls_contexts(str(files.cert), str(files.key), str(files.ca))
+    except OSError as error:  # ssl.SSLError is one, too
+        raise ConfigError(f"peer_tls: {error}; check {files.cert}, {files.key} and {files.ca}") from error
