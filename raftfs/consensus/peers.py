@@ -14,7 +14,7 @@ import logging
 import random
 import socket
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
@@ -145,14 +145,14 @@ class PeerTransport:
         self._bulk.handlers[kind] = handler
 
     async def request(
-        self, peer: str, kind: str, payload: bytes | list[bytes | bytearray | memoryview], *, timeout_s: float
+        self, peer: str, kind: str, payload: bytes | Sequence[bytes | bytearray | memoryview], *, timeout_s: float
     ) -> bytes:
         """Ask a member. Raises Unavailable if it cannot be reached, gave no answer in time, or the connection broke;
         otherwise whatever its handler raised."""
         client = self._peers[peer].bulk
         if client is None:
             raise Unavailable(f"member {peer} is not connected")
-        parts: list[bytes | bytearray | memoryview] = payload if isinstance(payload, list) else [payload]
+        parts = [payload] if isinstance(payload, bytes) else list(payload)
         return await client.request(kind, parts, timeout_s=timeout_s)
 
     # --- accepting -----------------------------------------------------------------------------------------------
