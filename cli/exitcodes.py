@@ -19,7 +19,7 @@ BROKEN_PIPE: Final = 141
 
 _BY_ERROR: Final[list[tuple[type[Exception], int]]] = [
     (errors.UnknownOutcome, UNKNOWN_OUTCOME),
-    (errors.NotFound, NOT_FOUND),
+    (FileNotFoundError, NOT_FOUND),  # NotFound of the store is one, too
     (errors.PreconditionFailed, CONFLICT),
     (errors.AlreadyExists, CONFLICT),
     (errors.NotADirectory, CONFLICT),

@@ -31,9 +31,9 @@ Json = Annotated[
 
 def emit(*lines: str) -> None:
     """Print lines of a result. Ends the command quietly if nobody reads them any more."""
-    with _reader_may_leave():
+    with reader_may_leave():
         for line in lines:
-            sys.stdout.write(_printable(line) + "\n")
+            sys.stdout.write(printable(line) + "\n")
         sys.stdout.flush()
 
 
@@ -42,19 +42,9 @@ def emit_json(value: Any) -> None:
     emit(json.dumps(value, ensure_ascii=True))
 
 
-def emit_bytes(data: bytes) -> None:
-    """Write raw bytes of a file to standard output."""
-    with _reader_may_leave():
-        sys.stdout.buffer.write(data)
-
-
-def flush() -> None:
-    with _reader_may_leave():
-        sys.stdout.flush()
-
-
 @contextlib.contextmanager
-def _reader_may_leave() -> Iterator[None]:
+def reader_may_leave() -> Iterator[None]:
+    """Around everything that writes to standard output: ends the command quietly when its reader has gone."""
     try:
         yield
     except BrokenPipeError:
@@ -66,10 +56,10 @@ def _reader_may_leave() -> Iterator[None]:
 def say(line: str) -> None:
     """Talk: a line on standard error, for people."""
     with contextlib.suppress(BrokenPipeError):
-        print(_printable(line), file=sys.stderr, flush=True)
+        print(printable(line), file=sys.stderr, flush=True)
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Names from outside must neither break lines nor steer the terminal."""
     return "".join(
         c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape", "surrogatepass").decode() for c in text
@@ -125,7 +115,11 @@ def _explain(error: BaseException) -> tuple[int, dict[str, Any] | None]:
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename is not None else ""
         detail = f"{where}{error.strerror or error}"
-        return exitcodes.FAILURE, {"title": "The operating system refused", "detail": detail, "code": "local_error"}
+        return exitcodes.of_error(error), {
+            "title": "The operating system refused",
+            "detail": detail,
+            "code": "local_error",
+        }
     detail = (
         f"this is a defect of raftfs: {type(error).__name__}: {error}; "
         "run it again with RAFTFS_DEBUG=1 and report what it prints"

@@ -10,9 +10,10 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Literal, TypeVar
 
 import typer
 
@@ -24,7 +25,7 @@ frontend_app = typer.Typer(no_args_is_help=True, help="Run a frontend, which fin
 _STOP_S_MAX = 10.0
 
 LogFormat = Annotated[
-    str, typer.Option("--log-format", metavar="plain|json", help="How lines of the log (standard error) look.")
+    Literal["plain", "json"], typer.Option("--log-format", help="How lines of the log (standard error) look.")
 ]
 ExitWithStdin = Annotated[
     bool,
@@ -34,10 +35,7 @@ ExitWithStdin = Annotated[
 ]
 
 
-class Server(Protocol):
-    """What Node and Frontend have in common once they are started."""
-
-    async def wait(self) -> None: ...
+Server = TypeVar("Server")
 
 
 @node_app.callback()
@@ -63,7 +61,7 @@ def run_node(
     _set_up_logging(values.log_level, log_format, values.id)
     from raftfs.service.node import Node
 
-    _serve(Node(values), exit_with_stdin)
+    _serve(Node(values), lambda node: node.wait(), exit_with_stdin)
 
 
 @frontend_app.command("run")
@@ -96,7 +94,7 @@ def run_frontend(
     _set_up_logging(values.log_level, log_format, "frontend")
     from raftfs.frontend import Frontend
 
-    _serve(Frontend(values), exit_with_stdin)
+    _serve(Frontend(values), lambda _: asyncio.Event().wait(), exit_with_stdin)
 
 
 def _first_problem(error: ValueError) -> str:
@@ -105,13 +103,18 @@ def _first_problem(error: ValueError) -> str:
     return "; ".join(str(problem["msg"]) for problem in problems()) if problems else str(error)
 
 
-def _serve(server: AbstractAsyncContextManager[Server], exit_with_stdin: bool) -> None:
+def _serve(
+    server: AbstractAsyncContextManager[Server], end: Callable[[Server], Awaitable[object]], exit_with_stdin: bool
+) -> None:
+    """Run a server until ``end`` (its own end) or a signal."""
     if exit_with_stdin:
         threading.Thread(target=_stop_at_end_of_stdin, name="stdin-watch", daemon=True).start()
-    asyncio.run(_run_until_told(server))
+    asyncio.run(_run_until_told(server, end))
 
 
-async def _run_until_told(server: AbstractAsyncContextManager[Server]) -> None:
+async def _run_until_told(
+    server: AbstractAsyncContextManager[Server], end: Callable[[Server], Awaitable[object]]
+) -> None:
     """Start, wait for the server's own end or a signal, stop in order. A signal works during the start, too."""
     me = asyncio.current_task()
     assert me is not None
@@ -129,7 +132,7 @@ async def _run_until_told(server: AbstractAsyncContextManager[Server]) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop, number)
     try:
         async with server as running:
-            await running.wait()
+            await end(running)
     except asyncio.CancelledError:
         if not told.is_set():
             raise
@@ -167,8 +170,6 @@ class _JsonLines(logging.Formatter):
 
 
 def _set_up_logging(level: str, log_format: str, server: str) -> None:
-    if log_format not in ("plain", "json"):
-        raise typer.BadParameter(f"{log_format!r} is not plain or json", param_hint="--log-format")
     handler = logging.StreamHandler(sys.stderr)
     if log_format == "json":
         handler.setFormatter(_JsonLines(server))
