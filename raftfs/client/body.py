@@ -21,6 +21,8 @@ Bytes: TypeAlias = bytes | bytearray | memoryview
 Source: TypeAlias = Bytes | IO[bytes] | Iterable[bytes] | AsyncIterable[bytes]
 """What ``write`` takes: bytes, an open binary file, or an iterable of bytes, plain or asynchronous."""
 
+_END = object()  # what an iterator gives at its end; None would hide a faulty producer
+
 
 class Body(ABC):
     """``size`` in bytes, None if it is not known before the end."""
@@ -115,9 +117,9 @@ class StreamBody(Body):
         while not self._ended:
             # Cancelled or failed in the middle of a step, a generator is finished and would look as if it had ended.
             self._broken = True
-            pulled = await anext(self._source, None)
+            pulled = await anext(self._source, _END)
             self._broken = False
-            if pulled is None:
+            if pulled is _END:
                 self._ended = True
                 return
             chunk = _as_bytes(pulled)
@@ -142,7 +144,7 @@ def make_body(data: Source) -> Body:
     if hasattr(source, "read"):
         file = cast("IO[bytes]", source)
         return FileBody(file) if _is_seekable(file) else StreamBody(_in_thread(_blocks(file)))
-    return StreamBody(_in_thread(iter(source)))
+    return StreamBody(_in_thread(iter(cast("Iterable[bytes]", source))))
 
 
 def _is_seekable(file: IO[bytes]) -> bool:
@@ -159,8 +161,8 @@ def _blocks(file: IO[bytes]) -> Iterator[bytes]:
 
 async def _in_thread(source: Iterator[bytes]) -> AsyncIterator[bytes]:
     """A plain iterator, stepped in a worker thread, because a pipe or a generator may block."""
-    while (chunk := await asyncio.to_thread(next, source, None)) is not None:
-        yield chunk
+    while (chunk := await asyncio.to_thread(next, source, _END)) is not _END:
+        yield cast("bytes", chunk)
 
 
 def _as_bytes(chunk: object) -> bytes:

@@ -17,7 +17,7 @@ from raftfs.client.body import Body, Source, make_body
 from raftfs.client.download import Download, Pinned, check_slice, deadline, open_download, pin_head
 from raftfs.client.options import Options, resolve_endpoints
 from raftfs.client.transport import Moved, Request, Transport, read_answer
-from raftfs.errors import AlreadyExists, IsADirectory, NotADirectory, NotFound, PreconditionFailed
+from raftfs.errors import AlreadyExists, IsADirectory, NotADirectory, NotFound
 from raftfs.models import ClusterStatus, Consistency, Entry, EntryList, MoveRequest
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -110,12 +110,22 @@ class AsyncCalls:
     ) -> Entry:
         """What is at a path: type, size in bytes, revision, times, metadata. Raises NotFound."""
         query = encoding.read_query(consistency, max_staleness, revision)
-        request = Request("HEAD", encoding.file_target(path), _OK, query=query, timeout_s=timeout)
+        normal = paths.normalize(path)
 
         async def consume(response: aiohttp.ClientResponse) -> Entry:
-            return answers.entry_of(paths.normalize(path), response.headers, str(response.url))
+            return answers.entry_of(normal, response.headers, str(response.url))
 
-        return await self._transport.send(request, consume)
+        target = encoding.file_target(path) if normal != paths.ROOT else encoding.directory_target(path)
+        async with deadline(timeout):
+            while True:
+                try:
+                    return await self._transport.send(
+                        Request("HEAD", target, _OK, query=query, timeout_s=timeout), consume
+                    )
+                except IsADirectory:
+                    target = encoding.directory_target(path)
+                except NotADirectory:  # a file took the directory's place between the two questions
+                    target = encoding.file_target(path)
 
     async def exists(
         self, path: str, *, consistency: Consistency = "linearizable", timeout: float | None = None
@@ -228,8 +238,8 @@ class AsyncCalls:
         and is not retried once more than 1 MiB of it was taken. ``if_absent``: only if nothing is there.
         ``if_match``: only if the file has this revision. ``parents``: make missing directories. ``ack="all"``: durable
         on every member, not only a majority. ``checksum``: send a SHA-256 for the server to compare (reads the body
-        twice). Raises PreconditionFailed, NotFound (no parent), IsADirectory, NotADirectory, StorageFull,
-        Unavailable, UnknownOutcome.
+        twice). Raises AlreadyExists (``if_absent``), PreconditionFailed (``if_match``), NotFound (no parent),
+        IsADirectory, NotADirectory, StorageFull, Unavailable, UnknownOutcome.
         """
         body = make_body(data)
         return await self._put(
@@ -268,20 +278,13 @@ class AsyncCalls:
     async def mkdir(
         self, path: str, *, parents: bool = False, exist_ok: bool = False, timeout: float | None = None
     ) -> Entry:
-        """Make a directory. ``parents``: and those above it. Raises AlreadyExists unless ``exist_ok``; NotFound."""
+        """Make a directory. ``parents``: and those above it. Raises AlreadyExists if something is there (with
+        ``exist_ok``: if that is a file), NotFound without ``parents``, NotADirectory."""
         request = Request(
             "PUT", encoding.directory_target(path), _WRITTEN, encoding.flags(parents=parents),
-            mutation=True, timeout_s=timeout,
+            encoding.precondition(None, if_absent=not exist_ok), mutation=True, timeout_s=timeout,
         )  # fmt: skip
-
-        async def consume(response: aiohttp.ClientResponse) -> tuple[Entry, bool]:
-            entry = answers.parse(Entry, await read_answer(response), str(response.url))
-            return entry, response.status == 201
-
-        entry, created = await self._transport.send(request, consume)
-        if not created and not exist_ok:
-            raise AlreadyExists(f"{entry.path} is there already", outcome="not_applied")
-        return entry
+        return await self._json(request, Entry)
 
     async def rmdir(self, path: str, *, timeout: float | None = None) -> None:
         """Remove an empty directory. Raises NotFound, NotADirectory, DirectoryNotEmpty."""
@@ -449,10 +452,7 @@ class AsyncCalls:
             raise AlreadyExists(f"{normal} is there already", outcome="not_applied")
 
         async def upload(body: Body) -> Entry:
-            try:
-                return await self._put(normal, body, None, None, if_absent=exclusive, parents=parents)
-            except PreconditionFailed as error:
-                raise AlreadyExists(f"{normal} is there already", outcome=error.outcome) from None
+            return await self._put(normal, body, None, None, if_absent=exclusive, parents=parents)
 
         return AsyncWriter(upload)
 
