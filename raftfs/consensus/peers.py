@@ -152,7 +152,7 @@ class PeerTransport:
         client = self._peers[peer].bulk
         if client is None:
             raise Unavailable(f"member {peer} is not connected")
-        parts = [payload] if isinstance(payload, bytes) else list(payload)
+        parts: list[bytes | bytearray | memoryview] = [payload] if isinstance(payload, bytes) else list(payload)
         return await client.request(kind, parts, timeout_s=timeout_s)
 
     # --- accepting -----------------------------------------------------------------------------------------------
