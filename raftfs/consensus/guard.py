@@ -346,13 +346,11 @@ class Guard(Transport):  # type: ignore[misc]  # PySyncObj has no types
     def _receive_reset(self, peer: str, flow: Flow, message: m.AppendAck) -> None:
         if message.seq < flow.reset_floor:
             return
-        if message.match_index < flow.match_index:
-            log.error("peer %s lost entries that it had acknowledged (%d < %d)",
-                      peer, message.match_index, flow.match_index)  # fmt: skip
-            return
+        # A hint goes back over a whole run of entries of one term, perhaps behind what is verified already.
+        hint = max(message.match_index, flow.match_index)
         flow.reset_floor = self._seq + 1
         flow.forget()
-        self._deliver(peer, type="next_node_idx", next_node_idx=message.match_index + 1, reset=True, success=False)
+        self._deliver(peer, type="next_node_idx", next_node_idx=hint + 1, reset=True, success=False)
 
     def _hold_ack(self, peer: str, flow: Flow) -> None:
         """Rule 1: PySyncObj counts its own copy at once, so a follower's counts only up to what is durable here."""
