@@ -45,8 +45,8 @@ class StateMachine:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._db = open_writer(path)
+        self._path = path.absolute()
+        self._db = open_writer(self._path)
         self._meta = load_meta(self._db)
         self._committed = self._meta.applied()
         uploads = Uploads(self._db, self._meta)
@@ -126,7 +126,7 @@ class StateMachine:
             fsync.sync_data(fd, log)
         finally:
             os.close(fd)
-        fsync.sync_directory(self._path.absolute().parent)
+        fsync.sync_directory(self._path.parent)
 
     def close(self) -> None:
         """Close the database. What was applied stays; the machine is of no use afterwards."""

@@ -40,7 +40,7 @@ class _Snapshot:
     ) -> None:
         self._depth -= 1
         if self._depth == 0 and self._db.in_transaction:
-            self._db.execute("COMMIT")
+            self._db.execute("COMMIT" if error is None else "ROLLBACK")
         if isinstance(error, sqlite3.DatabaseError):
             raise translate(self._path, error) from error
 
