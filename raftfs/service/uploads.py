@@ -8,6 +8,7 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import msgspec
 
@@ -210,7 +211,9 @@ class Upload:
                         self._release(size)
                         break
                     after = asyncio.Event()
-                    chunks.create_task(self._send(offset, buffer[:filled], size, turn, after))
+                    task = chunks.create_task(self._send(offset, buffer[:filled], turn, after))
+                    # Not in the task itself: one that is cancelled before its first step never gets there.
+                    task.add_done_callback(partial(self._release, size))
                     turn, offset = after, offset + filled
         except BaseExceptionGroup as group:
             error = _first(group)
@@ -222,25 +225,22 @@ class Upload:
         await self._budget.acquire(size)
         self._all.bytes_in_flight += size
 
-    def _release(self, size: int) -> None:
+    def _release(self, size: int, _: object = None) -> None:
         self._budget.release(size)
         self._all.bytes_in_flight -= size
 
-    async def _send(self, offset: int, data: memoryview, held: int, turn: asyncio.Event, after: asyncio.Event) -> None:
+    async def _send(self, offset: int, data: memoryview, turn: asyncio.Event, after: asyncio.Event) -> None:
         """One chunk: hash, spread, and when those before it have been proposed, propose."""
+        if self._announced is not None:
+            async with self._sha256_order:
+                await self._all.workers.run(self._sha256.update, data)
+        digest = await self._all.workers.run(hash_chunk, data)
+        store = self._all.replicas.store
+        store.pin(digest)  # until the log refers to it
         try:
-            if self._announced is not None:
-                async with self._sha256_order:
-                    await self._all.workers.run(self._sha256.update, data)
-            digest = await self._all.workers.run(hash_chunk, data)
-            store = self._all.replicas.store
-            store.pin(digest)  # until the log refers to it
-            try:
-                await self._spread_and_propose(offset, digest, data, turn, after)
-            finally:
-                store.unpin(digest)
+            await self._spread_and_propose(offset, digest, data, turn, after)
         finally:
-            self._release(held)
+            store.unpin(digest)
 
     async def _spread_and_propose(
         self, offset: int, digest: bytes, data: memoryview, turn: asyncio.Event, after: asyncio.Event
