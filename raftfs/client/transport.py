@@ -172,7 +172,11 @@ class Transport:
         """
         loop = asyncio.get_running_loop()
         options = self.options
-        total_s = request.timeout_s or (None if request.transfer else options.deadline_s)
+        total_s = request.timeout_s
+        if total_s is None and not request.transfer:
+            total_s = options.deadline_s
+        if total_s is not None and not total_s > 0:
+            raise InvalidRequest(f"timeout must be above zero, not {total_s!r}")
         budget = Budget(total_s=total_s, idle_s=options.deadline_s, now_s=loop.time())
         retries = Retries(mutation=request.mutation, endpoints=len(options.endpoints), rng=self._rng)
         headers = self._headers(request)
@@ -227,7 +231,9 @@ class Transport:
         try:
             async with watchdog:
                 session = self.session()
-                response = await session.request(request.method, request.url(endpoint), headers=headers, data=data)
+                response = await session.request(
+                    request.method, request.url(endpoint), headers=headers, data=data, allow_redirects=False
+                )
                 try:
                     if response.status not in request.expect:
                         raise await _answered(response, endpoint)
@@ -277,7 +283,6 @@ class Transport:
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self.options.connect_s),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
-            requote_redirect_url=False,
             read_bufsize=limits.CLIENT_BLOCK_BYTES,
             max_line_size=limits.HEADER_LINE_BYTES_MAX,
             max_field_size=limits.HEADER_LINE_BYTES_MAX,
