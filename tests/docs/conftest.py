@@ -94,7 +94,10 @@ def steps(block: Block) -> list[Step]:
 
 
 def is_as_shown(shown: str, printed: str) -> bool:
-    """Whether ``printed`` fits ``shown``, in which ``...`` stands for anything. Space at line ends does not count."""
+    """Whether ``printed`` fits ``shown``, in which ``...`` stands for anything.
+
+    Widths of columns differ from run to run, so several spaces count as one, and none at the end of a line.
+    """
     pattern = []
     for line in _tidy(shown):
         if line.strip() == "...":
@@ -105,7 +108,7 @@ def is_as_shown(shown: str, printed: str) -> bool:
 
 
 def _tidy(text: str) -> list[str]:
-    return [line.rstrip() for line in text.strip("\n").splitlines()]
+    return [re.sub(" {2,}", " ", line.rstrip()) for line in text.strip("\n").splitlines()]
 
 
 class Conversation:

@@ -29,8 +29,8 @@ def test_page_that_starts_its_own_cluster(name: str, examples: Callable[..., Any
 def test_a_lie_about_a_real_cluster_is_seen(examples: Callable[..., Any]) -> None:
     reader = examples(".raftfs-dev")
     reader.command(START, "...", "page.md")
-    reader.run("```console\n$ echo true | raftfs put - /a\n$ raftfs cat /a\ntrue\n```\n", "page.md")
-    with pytest.raises(AssertionError, match=r"page\.md:3"):
+    reader.run("```console\n$ echo true | raftfs put - /a\nsent /a\n$ raftfs cat /a\ntrue\n```\n", "page.md")
+    with pytest.raises(AssertionError, match=r"page\.md:2"):
         reader.run("```console\n$ raftfs cat /a\nfalse\n```\n", "page.md")
     with pytest.raises(AssertionError, match="exit code 3"):
         reader.run("```console\n$ raftfs cat /gone\n...\n```\n", "page.md")
