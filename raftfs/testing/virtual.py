@@ -34,10 +34,10 @@ class Clock:
 
 
 class Network(Generic[Message]):
-    """First-in-first-out links between named nodes.
+    """First-in-first-out links between named nodes, one for each direction.
 
     ``deliver(source, target, message)`` hands a message to its target; ``announce(node, peer, up)`` tells a node that
-    its connection to a peer came up or broke.
+    its connection to a peer came up or broke. A pair of nodes may be connected in one direction alone.
     """
 
     def __init__(
@@ -49,43 +49,60 @@ class Network(Generic[Message]):
         self.names = sorted(names)
         self._deliver = deliver
         self._announce = announce
-        self._queues: dict[tuple[str, str], deque[Message]] = {
-            (a, b): deque() for a in self.names for b in self.names if a != b
-        }
-        self._up: set[frozenset[str]] = set()
+        self.links = [(a, b) for a in self.names for b in self.names if a != b]
+        self._queues: dict[tuple[str, str], deque[Message]] = {link: deque() for link in self.links}
+        self._late: dict[tuple[str, str], deque[Message]] = {link: deque() for link in self.links}
+        self._up: set[tuple[str, str]] = set()
         self._held: set[tuple[str, str]] = set()
 
-    def connected(self, a: str, b: str) -> bool:
-        return frozenset((a, b)) in self._up
+    def connected(self, source: str, target: str) -> bool:
+        return (source, target) in self._up
 
     def connect(self, a: str, b: str) -> None:
-        """Bring a connection up and tell both ends. Nothing happens if it is up."""
-        if self.connected(a, b):
-            return
-        self._up.add(frozenset((a, b)))
-        self._announce(a, b, True)
-        self._announce(b, a, True)
+        """Bring the links of a pair up and tell both ends. Nothing happens to a link that is up."""
+        for link in ((a, b), (b, a)):
+            self.connect_one(*link)
+
+    def connect_one(self, source: str, target: str) -> None:
+        """Bring one direction up and tell its sender."""
+        if (source, target) not in self._up:
+            self._up.add((source, target))
+            self._announce(source, target, True)
 
     def connect_all(self) -> None:
-        for i, a in enumerate(self.names):
-            for b in self.names[i + 1 :]:
-                self.connect(a, b)
+        for link in self.links:
+            self.connect_one(*link)
 
     def reset(self, a: str, b: str) -> None:
         """Break a connection: what is in flight, in both directions, is lost, and both ends are told."""
-        if not self.connected(a, b):
-            return
-        self._up.discard(frozenset((a, b)))
-        self._queues[a, b].clear()
-        self._queues[b, a].clear()
-        self._announce(a, b, False)
-        self._announce(b, a, False)
+        broken = [link for link in ((a, b), (b, a)) if link in self._up]
+        for link in broken:
+            self._up.discard(link)
+            self._queues[link].clear()
+        for source, target in broken:
+            self._announce(source, target, False)
+
+    def reset_one(self, source: str, target: str, *, late: bool = False) -> None:
+        """Break one direction and tell its sender. With ``late``, what is in flight may still arrive, even after what
+        is sent on the next connection: the receiver has two sockets then, and reads them in any order."""
+        if (source, target) in self._up:
+            self._up.discard((source, target))
+            if late:
+                self._late[source, target].extend(self._queues[source, target])
+            self._queues[source, target].clear()
+            self._announce(source, target, False)
 
     def isolate(self, name: str) -> None:
         """Break every connection of a node."""
         for other in self.names:
             if other != name:
                 self.reset(name, other)
+
+    def forget(self, name: str) -> None:
+        """Nothing that was on its way to a node arrives any more: its process ended."""
+        for source, target in self.links:
+            if target == name:
+                self._late[source, target].clear()
 
     def send(self, source: str, target: str, message: Message) -> bool:
         """Put a message on a link. False if the connection is down (the message is then lost)."""
@@ -126,6 +143,14 @@ class Network(Generic[Message]):
             self._deliver(source, target, self._queues[source, target].popleft())
             done += 1
         return done
+
+    def late(self) -> list[tuple[str, str]]:
+        """The links that have something left from a broken connection."""
+        return [link for link, queue in self._late.items() if queue]
+
+    def deliver_late(self, source: str, target: str) -> None:
+        """Deliver the oldest message that was left on a broken connection."""
+        self._deliver(source, target, self._late[source, target].popleft())
 
     def duplicate(self, source: str, target: str, position: int = 0) -> None:
         """Put a copy of a message in flight at the end of its link."""

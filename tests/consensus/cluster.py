@@ -6,9 +6,10 @@ A node does something only when the test delivers a message to it, lets it tick,
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+from raftfs.testing.invariants import LogEntry
 from raftfs.testing.virtual import Clock, Network
 
 ELECTION_S = 2.0  # longer than every election timeout, of PySyncObj's (1.4 s) and of our (0.8 s) configuration
@@ -51,6 +52,17 @@ class Cluster(ABC):
     @abstractmethod
     def values(self, name: str) -> list[Any]:
         """What the node has applied, in order."""
+
+    @abstractmethod
+    def log(self, name: str, first: int = 1) -> Sequence[LogEntry]:
+        """The entries from index ``first`` on."""
+
+    @abstractmethod
+    def applied_index(self, name: str) -> int: ...
+
+    @abstractmethod
+    def disk_step(self, name: str) -> None:
+        """Let a node's disk go on with what it has to do."""
 
     def start_all(self) -> None:
         for name in self.names:

@@ -20,6 +20,7 @@ from pysyncobj.journal import Journal
 from pysyncobj.node import Node
 from pysyncobj.transport import Transport
 
+from raftfs.testing.invariants import LogEntry
 from raftfs.testing.virtual import Clock, Network
 
 from .cluster import Cluster
@@ -155,6 +156,14 @@ class Proposal:
     def acknowledged(self) -> bool:
         return any(reason == FAIL_REASON.SUCCESS for _, reason in self.answers)
 
+    @property
+    def refused(self) -> bool:
+        return any(reason != FAIL_REASON.SUCCESS for _, reason in self.answers)
+
+    @property
+    def lost(self) -> bool:
+        return self.refused
+
 
 class PlainCluster(Cluster):
     """``configuration`` is PySyncObj's."""
@@ -209,8 +218,16 @@ class PlainCluster(Cluster):
     def values(self, name: str) -> list[Any]:
         return [value for _, value in self.nodes[name].applied]
 
-    def log(self, name: str) -> list[tuple[bytes, int, int]]:
-        return self.disks[name].written.entries
+    def log(self, name: str, first: int = 1) -> list[LogEntry]:
+        entries = self.disks[name].written.entries
+        skipped = max(0, first - entries[0][1])
+        return [(index, term, data) for data, index, term in entries[skipped:]]
+
+    def applied_index(self, name: str) -> int:
+        return int(self.nodes[name].raftLastApplied)
+
+    def disk_step(self, name: str) -> None:
+        self.disks[name].write_back()
 
     def inject(self, source: str, target: str, message: dict[str, Any]) -> None:
         """Hand a message to a node as if it came from ``source``."""

@@ -37,12 +37,12 @@ def test_plain_pysyncobj_takes_entries_and_a_term_from_a_stranger(plain: PlainMa
     cluster = plain()
     cluster.elect("a")
     cluster.run(0.5)
-    last = cluster.log("b")[-1]
-    message = {"type": "append_entries", "term": 10**6, "commit_index": last[1] + 1}
-    message |= {"prevLogIdx": last[1], "prevLogTerm": last[2], "entries": [(type_byte["no-op"], last[1] + 1, 10**6)]}
+    last, term, _ = cluster.log("b")[-1]
+    message = {"type": "append_entries", "term": 10**6, "commit_index": last + 1}
+    message |= {"prevLogIdx": last, "prevLogTerm": term, "entries": [(type_byte["no-op"], last + 1, 10**6)]}
     cluster.inject("stranger:1", "b", message)
-    assert cluster.log("b")[-1] == (type_byte["no-op"], last[1] + 1, 10**6)
-    assert cluster.nodes["b"].raftCommitIndex == last[1] + 1
+    assert cluster.log("b")[-1] == (last + 1, 10**6, type_byte["no-op"])
+    assert cluster.nodes["b"].raftCommitIndex == last + 1
     cluster.run(10.0)
     assert all(cluster.term(name) >= 10**6 for name in "abc")
 
