@@ -92,7 +92,9 @@ def _bar() -> Iterator[Show]:
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bar:
+    console = Console(stderr=True)
+    # Without the last option, rich sends what is printed to standard output meanwhile to the bar's terminal.
+    with Progress(*columns, TimeRemainingColumn(), console=console, redirect_stdout=False) as bar:
         task = bar.add_task("", total=None)
 
         def show(path: str, done_bytes: int, total_bytes: int | None, files: str) -> None:

@@ -94,7 +94,11 @@ def run_frontend(
     _set_up_logging(values.log_level, log_format, "frontend")
     from raftfs.frontend import Frontend
 
-    _serve(Frontend(values), lambda _: asyncio.Event().wait(), exit_with_stdin)
+    async def until_told(frontend: Frontend) -> None:
+        logging.getLogger("raftfs.frontend").info("frontend of %s: %s", ", ".join(values.nodes), frontend.url)
+        await asyncio.Event().wait()
+
+    _serve(Frontend(values), until_told, exit_with_stdin)
 
 
 def _first_problem(error: ValueError) -> str:

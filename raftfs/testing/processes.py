@@ -17,6 +17,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import raftfs.errors
 
@@ -54,7 +55,7 @@ class Process:
     def find(cls, pid: int) -> Process | None:
         """The live process with this pid; None if there is none (or only its remains, waiting to be reaped)."""
         stat = _stat(pid)
-        return None if stat is None or stat[0] in "ZX" else cls(pid, stat[1])
+        return None if stat is None or stat.ended else cls(pid, stat.started)
 
     @property
     def alive(self) -> bool:
@@ -64,7 +65,7 @@ class Process:
     def stopped(self) -> bool:
         """Whether it is suspended by SIGSTOP."""
         stat = _stat(self.pid)
-        return stat is not None and stat == ("T", self.started)
+        return stat is not None and stat.state == "T" and stat.started == self.started
 
     def send(self, number: int) -> bool:
         """Send a signal. False if the process is gone already."""
@@ -109,15 +110,28 @@ class Process:
             return None
 
 
-def _stat(pid: int) -> tuple[str, str] | None:
-    """State letter and start (boot and clock ticks since) of a pid; None if nobody has it."""
+class _Stat(NamedTuple):
+    """``started``: boot and clock ticks since."""
+
+    state: str
+    started: str
+    threads: int
+
+    @property
+    def ended(self) -> bool:
+        # The main thread is a zombie first; as long as others are still on their way out, ports and locks are held.
+        return self.state in "ZX" and self.threads <= 1
+
+
+def _stat(pid: int) -> _Stat | None:
+    """What the kernel says of a pid; None if nobody has it."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except (FileNotFoundError, ProcessLookupError):
         return None
     # The second field is the program's name in parentheses and may itself hold anything, so count from its end.
     fields = text[text.rindex(")") + 2 :].split()
-    return fields[0], f"{_boot()}:{fields[19]}"
+    return _Stat(state=fields[0], started=f"{_boot()}:{fields[19]}", threads=int(fields[17]))
 
 
 def _boot() -> str:
@@ -162,7 +176,7 @@ def spawn(arguments: Sequence[str], *, log: Path, leash: Leash | None) -> Proces
     stat = _stat(child.pid)
     # Everybody, we too, goes by pid and start from here on, so the Popen object must not complain about being left.
     child.returncode = 0
-    return Process(child.pid, stat[1] if stat else "ended at once")
+    return Process(child.pid, stat.started if stat else "ended at once")
 
 
 def stop_all(processes: Sequence[Process], timeout_s: float) -> None:
