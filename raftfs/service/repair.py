@@ -57,9 +57,9 @@ class Backfill:
 
     async def round(self) -> None:
         """Fetch what was missing last time and still is; then look at what is new."""
-        await self._fetch()
         self._lacking |= self._fresh
         self._fresh = {}
+        await self._fetch()
         await self._look()
 
     async def _look(self) -> None:

@@ -238,6 +238,8 @@ class Replicas:
 
     async def _on_get(self, peer: str, digest: bytes) -> bytes:
         """The chunk, or nothing (a chunk is never empty)."""
+        if len(digest) != DIGEST_BYTES:
+            raise InvalidRequest(f"{len(digest)} bytes are not a digest")
         try:
             return await self._workers.run(self.store.get, digest)
         except ChunkMissing:
@@ -248,6 +250,8 @@ class Replicas:
 
     async def _on_put(self, peer: str, payload: bytes) -> bytes:
         """Answers when the chunk is durable here; DigestMismatch and StorageFull go back as a refusal."""
+        if not DIGEST_BYTES < len(payload) <= DIGEST_BYTES + limits.CHUNK_BYTES:
+            raise InvalidRequest(f"{len(payload)} bytes are not a digest and a chunk")
         view = memoryview(payload)
         await self._workers.run(self.store.put, bytes(view[:DIGEST_BYTES]), view[DIGEST_BYTES:])
         return b""
