@@ -15,7 +15,7 @@ from raftfs.api.conditions import check_read, range_applies
 from raftfs.api.fields import entry, stat_headers
 from raftfs.api.options import READ_QUERY, read_options
 from raftfs.api.ranges import parse_range
-from raftfs.errors import IsADirectory, NotADirectory, RangeNotSatisfiable, Unavailable
+from raftfs.errors import NotADirectory, RangeNotSatisfiable, Unavailable
 from raftfs.http import Call, names, problem_response
 from raftfs.limits import BODY_IDLE_S_MAX, PAGE_ENTRIES_DEFAULT, PAGE_ENTRIES_MAX, WRITE_SLICE_BYTES
 from raftfs.service import Files, OpenFile, ReadInfo
@@ -55,7 +55,7 @@ class Reading:
         options = read_options(call, call.query(READ_QUERY))
         stat, info = await self._files.stat(call.path, options)
         if stat.is_directory:
-            raise IsADirectory(f"{stat.path} is a directory: see /v1/dirs")
+            return _directory_head(stat, info)  # so that whoever does not know what is there need ask only once
         headers = _file_headers(stat, info)
         if not check_read(call.headers, stat):
             return _not_modified(headers)
@@ -67,9 +67,7 @@ class Reading:
         stat, info = await self._files.stat(call.path, options)
         if not stat.is_directory:
             raise NotADirectory(f"{stat.path} is a file: see /v1/files")
-        headers = stat_headers(stat)
-        _add_info(headers, info)
-        return web.Response(headers=headers)
+        return _directory_head(stat, info)
 
     async def get_directory(self, call: Call) -> web.StreamResponse:
         query = call.query(LIST_QUERY)
@@ -87,6 +85,12 @@ class Reading:
         headers: CIMultiDict[str] = CIMultiDict()
         _add_info(headers, info)
         return web.Response(body=body, headers=headers, content_type="application/json")
+
+
+def _directory_head(stat: Stat, info: ReadInfo) -> web.Response:
+    headers = stat_headers(stat)
+    _add_info(headers, info)
+    return web.Response(headers=headers)
 
 
 def _file_headers(stat: Stat, info: ReadInfo) -> CIMultiDict[str]:

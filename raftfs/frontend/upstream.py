@@ -31,6 +31,19 @@ CONNECT_ERRORS = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 _NOT_FORWARDED = names.HOP_BY_HOP | {"host", "content-length", "expect", "raftfs-timeout", "raftfs-forwarded"}
 
 
+async def _no_hidden_retry(
+    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    """aiohttp would send a PUT again on its own when a kept connection turns out to be closed. Whether that is safe is
+    for the forwarder to decide, so the error is given another class, which aiohttp does not act upon."""
+    try:
+        return await handler(request)
+    except aiohttp.ClientConnectorError:
+        raise
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        raise aiohttp.ClientConnectionError(str(error) or "connection lost") from error
+
+
 class Upstream:
     """A pool of connections to the nodes. Close it with :meth:`close`."""
 
@@ -48,6 +61,7 @@ class Upstream:
                 max_line_size=HEADER_LINE_BYTES_MAX,
                 max_field_size=HEADER_LINE_BYTES_MAX,
                 max_headers=2 * HEADERS_MAX,
+                middlewares=(_no_hidden_retry,),
             )
         return self._session
 

@@ -12,7 +12,9 @@ import time
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from aiohttp import web
+from aiohttp import StreamReader, web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http import RawRequestMessage
 from aiohttp.http_exceptions import LineTooLong
 
 from raftfs.config import split_address
@@ -80,6 +82,8 @@ class HttpServer:
             status = response.status
             return response
         finally:
+            if isinstance(request.protocol, _RequestHandler):
+                request.protocol.current_body = None  # nobody reads it any more
             app.metrics.in_flight.dec()
             app.metrics.observe(
                 call.route, call.method, status, time.perf_counter() - started,
@@ -127,8 +131,17 @@ class _Server(web.Server):
     """aiohttp's server with our request handler."""
 
     def __init__(self, handle: Any, metrics: HttpMetrics) -> None:
-        super().__init__(handle)
+        super().__init__(handle, request_factory=self._request)
         self.metrics = metrics
+
+    @staticmethod
+    def _request(
+        message: RawRequestMessage, payload: StreamReader, protocol: web.RequestHandler, writer: AbstractStreamWriter,
+        task: asyncio.Task[None],
+    ) -> web.BaseRequest:  # fmt: skip
+        assert isinstance(protocol, _RequestHandler)
+        protocol.current_body = payload
+        return web.BaseRequest(message, payload, protocol, writer, task, asyncio.get_running_loop())
 
     def __call__(self) -> web.RequestHandler:
         return _RequestHandler(
@@ -151,6 +164,7 @@ class _RequestHandler(web.RequestHandler):
         super().__init__(server, **options)
         self._metrics = server.metrics
         self._refused = False
+        self.current_body: StreamReader | None = None
 
     def handle_error(
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
@@ -167,7 +181,7 @@ class _RequestHandler(web.RequestHandler):
             error = RaftfsError("a bug in the server; its log says more")
         self._metrics.observe("none", "OTHER", error.status, 0.0, 0, 0)
         self._refused = True
-        response = problem_response(error, write=False)
+        response = problem_response(error, write=False, headers={"Connection": "close"})
         response.force_close()
         return response
 
@@ -177,11 +191,15 @@ class _RequestHandler(web.RequestHandler):
 
     def eof_received(self) -> bool | None:  # type: ignore[override]  # asyncio's own contract
         """The client sends no more. It may still listen for the answer to what it did send."""
-        request = self._current_request
-        if request is None or self.transport is None or self.transport.get_extra_info("sslcontext") is not None:
+        bodies = [body for _, body in self._messages]
+        if self.current_body is not None:
+            bodies.append(self.current_body)
+        idle = not bodies or (self._waiter is not None and not self._waiter.done())
+        if idle or self.transport is None or self.transport.get_extra_info("sslcontext") is not None:
             return None
-        if not request.content.is_eof():
-            request.content.set_exception(IncompleteBody("the client closed the connection"))
+        for body in bodies:
+            if not body.is_eof():
+                body.set_exception(IncompleteBody("the client closed the connection"))
         self.close()
         return True
 
