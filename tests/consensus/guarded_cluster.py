@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -259,3 +259,6 @@ def _write_parts(directory: Path, flush: Flush, torn: random.Random) -> None:
                 os.pwrite(fd, data[start : start + SECTOR_BYTES], offset + start)
     finally:
         os.close(fd)
+
+
+GuardedMaker = Callable[..., GuardedCluster]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from raftfs.consensus import messages as m
+
+from .guarded_cluster import GuardedMaker
 from .plain_cluster import PlainMaker
 
 
@@ -40,3 +43,32 @@ def test_plain_pysyncobj_applies_a_divergent_tail_on_the_first_part_of_a_snapsho
     assert all(proposal.acknowledged for proposal in divergent)
     assert cluster.values("a") == [proposal.value for proposal in divergent]
     assert cluster.values("b") == [f"kept {number}" for number in range(6)]
+
+
+def test_raftfs_applies_nothing_of_a_divergent_tail(guarded: GuardedMaker) -> None:
+    cluster = guarded()
+    network = cluster.network
+    cluster.elect("a")
+    cluster.run(0.5)
+    shared, shared_term, _ = cluster.log("a")[-1]
+
+    network.isolate("a")
+    divergent = [cluster.put("a", f"divergent {number}") for number in range(3)]
+    cluster.elect("b")
+    cluster.run(0.5)
+    kept = [cluster.put("b", f"kept {number}") for number in range(6)]
+    cluster.run(0.5)
+    assert all(write.acknowledged for write in kept)
+
+    # A heartbeat whose commit index lies far beyond the entry that it verifies.
+    commit = cluster.nodes["b"].engine.commit_index
+    cluster.inject("b", "a", m.Append(cluster.term("b"), 10**6, shared, shared_term, commit, []))
+    cluster.tick("a")
+    assert cluster.nodes["a"].engine.commit_index == shared
+    assert len(cluster.log("a")) == shared + 3
+    assert cluster.values("a") == []
+
+    network.connect("a", "b")
+    cluster.run(1.0)
+    assert all(write.lost and not write.acknowledged for write in divergent)
+    assert cluster.values("a") == [write.value for write in kept]
