@@ -34,7 +34,8 @@ def main():
     _say(f"making {os.path.relpath(folder, ROOT)} (the first time this takes about a minute)")
     _run(sys.executable, "-m", "venv", folder)
     python = os.path.join(folder, "bin", "python")
-    _run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *arguments.install)
+    # Twice quiet: what pip says about indexes and versions is not for whoever runs make; errors are still shown.
+    _run(python, "-m", "pip", "install", "--quiet", "--quiet", "--disable-pip-version-check", *arguments.install)
     with open(stamp_file, "w") as file:
         file.write(stamp)
 
@@ -88,4 +89,7 @@ def _fail(message):
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        _fail("interrupted; the next make begins anew")
