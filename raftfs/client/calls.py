@@ -17,7 +17,7 @@ from raftfs.client.body import Body, Source, make_body
 from raftfs.client.download import Download, Pinned, check_slice, deadline, open_download, pin_head
 from raftfs.client.options import Options, resolve_endpoints
 from raftfs.client.transport import Moved, Request, Transport, read_answer
-from raftfs.errors import AlreadyExists, IsADirectory, NotADirectory, NotFound
+from raftfs.errors import AlreadyExists, IsADirectory, NotADirectory, NotFound, PreconditionFailed
 from raftfs.models import ClusterStatus, Consistency, Entry, EntryList, MoveRequest
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -273,7 +273,13 @@ class AsyncCalls:
             "PUT", target, _WRITTEN, query, headers, body,
             mutation=True, transfer=large, timeout_s=timeout, moved=moved,
         )  # fmt: skip
-        return await self._json(request, Entry)
+        try:
+            return await self._json(request, Entry)
+        except PreconditionFailed as error:
+            if not if_absent:
+                raise
+            # The one precondition was that nothing is there, and Python has a word for that.
+            raise AlreadyExists(error.detail, outcome=error.outcome) from None
 
     async def mkdir(
         self, path: str, *, parents: bool = False, exist_ok: bool = False, timeout: float | None = None

@@ -11,13 +11,14 @@ import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from urllib.parse import unquote
 
 import aiohttp
 
 from raftfs import limits
 from raftfs.client import answers
 from raftfs.client.transport import Request, Transport
-from raftfs.errors import BadAnswer, Conflict, DeadlineExceeded, RangeNotSatisfiable, Unavailable
+from raftfs.errors import BadAnswer, Conflict, DeadlineExceeded, IsADirectory, RangeNotSatisfiable, Unavailable
 
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 _WHOLE = frozenset({200})
@@ -162,7 +163,9 @@ def _length(headers: Mapping[str, str], url: str) -> int:
 
 
 def pin_head(target: str, query: Mapping[str, str], headers: Mapping[str, str], url: str) -> Pinned:
-    """What the answer to a HEAD pins."""
+    """What the answer to a HEAD pins. Raises IsADirectory."""
+    if headers.get("Raftfs-Type") == "directory":
+        raise IsADirectory(f"{unquote(target.removeprefix('/v1/files'))} is a directory")
     size = _length(headers, url)
     return Pinned(target, query, size, answers.etag_of(headers, url), answers.revision_of(headers, url))
 

@@ -12,7 +12,8 @@ import pytest
 from raftfs import AsyncClient, Client, Node, NodeConfig
 from raftfs.client.loopthread import LoopThread
 from raftfs.config import MemberConfig, RaftTimes
-from tests.client.scripted import ScriptedServer
+
+from .scripted import ScriptedServer
 
 _numbers = itertools.count(1)
 

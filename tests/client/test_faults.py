@@ -13,7 +13,8 @@ from aiohttp import web
 
 from raftfs import AsyncClient, errors
 from raftfs.client.progress import Progress
-from tests.client.scripted import (
+
+from .scripted import (
     ScriptedServer,
     body_of,
     content,
