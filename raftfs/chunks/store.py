@@ -62,7 +62,7 @@ class ChunkStore:
     """
 
     def __init__(self, root: Path, *, wall_clock: Callable[[], float] = time.time) -> None:
-        """Make the folders, drop temporaries that a crash left, and make the names durable that it left in doubt."""
+        """Make the folders and drop temporaries that a crash left."""
         self._root = root
         self._tmp = root / "tmp"
         self._quarantine = root / "quarantine"
@@ -73,17 +73,15 @@ class ChunkStore:
         self._locks = [threading.Lock() for _ in range(FOLDERS)]
         self._pins: Counter[bytes] = Counter()
         self._pins_lock = threading.Lock()
+        # Folders whose names are known to be durable. A process that died between rename and fsync left a name in
+        # doubt, so the first "there already" in a folder is answered only after an fsync of it.
+        self._certain: set[int] = set()
         self._prepare()
         self._opened_s = wall_clock()
 
     def _prepare(self) -> None:
-        fresh = not self._quarantine.exists()
-        for folder in (self._root, self._tmp, *(self._root / f"{n:02x}" for n in range(FOLDERS)), self._quarantine):
+        for folder in (self._root, self._tmp, self._quarantine, *map(self._folder, range(FOLDERS))):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if not fresh:
-                # A process that died between rename and fsync left a name that may not be durable; put() will answer
-                # "there already" for it.
-                fsync.sync_directory(folder)
         fsync.sync_directory(self._root)
         fsync.sync_directory(self._root.parent)
         for leftover in self._tmp.iterdir():
@@ -101,8 +99,11 @@ class ChunkStore:
         with self._locks[digest[0]]:
             if self._holds_undamaged(digest, path):
                 self._touch(path)
+                if digest[0] not in self._certain:
+                    self._make_certain(path.parent, digest[0])
                 return False
             self._write(path, data)
+            self._make_certain(path.parent, digest[0])
             return True
 
     def _holds_undamaged(self, digest: bytes, path: Path) -> bool:
@@ -134,7 +135,10 @@ class ChunkStore:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise StorageFull(f"no room for a chunk of {len(data)} bytes in {self._root}") from error
             raise
-        fsync.sync_directory(path.parent)
+
+    def _make_certain(self, folder: Path, number: int) -> None:
+        fsync.sync_directory(folder)
+        self._certain.add(number)
 
     def get(self, digest: bytes) -> bytes:
         """The whole chunk, verified. Raises ChunkMissing, or ChunkCorrupt after moving the damaged file aside."""
@@ -231,7 +235,7 @@ class ChunkStore:
     def _entries(self) -> Iterator[os.DirEntry[str]]:
         """One folder at a time, so that memory does not grow with the store."""
         for number in range(FOLDERS):
-            with os.scandir(self._root / f"{number:02x}") as found:
+            with os.scandir(self._folder(number)) as found:
                 entries = [entry for entry in found if _is_name(entry.name)]
             yield from entries
 
@@ -239,11 +243,13 @@ class ChunkStore:
         now = self._clock()
         os.utime(path, (now, now))
 
+    def _folder(self, number: int) -> Path:
+        return self._root / f"{number:02x}"
+
     def _path(self, digest: bytes) -> Path:
         if len(digest) != DIGEST_BYTES:
             raise ValueError(f"a digest has {DIGEST_BYTES} bytes, not {len(digest)}")
-        name = digest.hex()
-        return self._root / name[:2] / name
+        return self._folder(digest[0]) / digest.hex()
 
 
 def _read(path: Path) -> bytes | None:

@@ -56,8 +56,6 @@ class ConsensusPort(Protocol):
     def term(self) -> int: ...
     @property
     def commit_index(self) -> int: ...
-    @property
-    def applied_index(self) -> int: ...
     def last_contact_s(self) -> float | None:
         """Seconds since this node heard the leader; 0.0 on a leader with a quorum; None if never."""
 
@@ -71,7 +69,7 @@ class TransportPort(Protocol):
         """Answer requests of this kind; the handler gets the peer's id and the payload."""
 
     async def request(self, peer: str, kind: str, payload: bytes | Sequence[Buffer], *, timeout_s: float) -> bytes:
-        """Raises Unavailable when the peer cannot be reached, does not answer in time, or says no."""
+        """Raises Unavailable when the peer cannot be reached or does not answer in time, else what its handler did."""
 
     def connected(self, peer: str) -> bool: ...
 

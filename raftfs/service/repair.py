@@ -51,6 +51,12 @@ class Backfill:
         """Chunks known to be lacking here, at most BACKFILL_QUEUE_CHUNKS_MAX; None before the first scan's end."""
         return len(self._lacking) + len(self._fresh) if self._looked else None
 
+    def missing_at_most(self, newest_seq: int) -> int | None:
+        """``missing``, and all chunks up to ``newest_seq`` that no round has looked at yet: 0 means that every one is
+        here. None before the first scan's end."""
+        looked_to = 0 if self._from_start else self._seq
+        return None if self.missing is None else self.missing + max(newest_seq - looked_to, 0)
+
     def rescan(self) -> None:
         """Look at everything again in the next round: a copy that was there has been lost."""
         self._from_start = True

@@ -56,7 +56,7 @@ class Service:
         self.expiry = Expiry(proposer, self._reader, consensus, clock)
         self.cluster = Cluster(
             config=config, consensus=consensus, transport=transport, reader=self._reader,
-            missing_chunks=lambda: self.backfill.missing,
+            missing_chunks=lambda: self.backfill.missing_at_most(self._reader.newest_chunk()),
         )  # fmt: skip
 
     async def start(self) -> None:

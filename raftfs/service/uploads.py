@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import Final
 
 import msgspec
 
@@ -24,6 +25,7 @@ from raftfs.state import Reader
 from raftfs.state.commands import ChunkRef, CommitFile, Result, UploadAbort, UploadBegin, UploadChunk
 
 _log = logging.getLogger(__name__)
+_NO_UPLOAD: Final = 0  # ids begin at 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,7 @@ class Uploads:
         replayed = await self._replay(command, body.size if not body.ended else body.total, sha256, write)
         if replayed is not None:
             return replayed
+        await self._refuse_early(command, body, sha256, write)
         async with self._slot(self.proposer.timeout_s(write.timeout_s)):
             return await Upload(self, command, body, sha256, write).run(inline)
 
@@ -104,6 +107,28 @@ class Uploads:
         if mark != fingerprint(msgspec.structs.replace(command, size=size), sha256):
             raise errors.KeyReused(f"the key {write.key!r} was used for another request", outcome="not_applied")
         return msgspec.structs.replace(check(result), replayed=True)
+
+    async def _refuse_early(self, command: CommitFile, body: Body, sha256: bytes | None, write: WriteOptions) -> None:
+        """Do not take gigabytes for a commit that will be refused.
+
+        What this node has applied is only a hint. If it speaks against the commit, the state machine is asked, with a
+        commit of an upload that cannot exist: it gives (and remembers under the key) the refusal, or it misses the
+        upload, and then nothing else is wrong.
+        """
+        if body.size is None or not self._looks_refused(command):
+            return
+        command = msgspec.structs.replace(command, size=body.size, upload=_NO_UPLOAD)
+        mark = fingerprint(command, sha256) if write.key else b""
+        try:
+            await self.proposer.propose(command, timeout_s=write.timeout_s, key=write.key, mark=mark)
+        except errors.UploadNotFound:
+            return
+
+    def _looks_refused(self, command: CommitFile) -> bool:
+        stat = self._reader.stat(command.path)
+        if stat is None:
+            return command.if_match is not None
+        return stat.is_directory or command.if_absent or command.if_match not in (None, stat.revision)
 
     @asynccontextmanager
     async def _slot(self, timeout_s: float) -> AsyncIterator[None]:

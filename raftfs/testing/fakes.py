@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from raftfs.errors import NotLeader, RaftfsError, Unavailable, UnknownOutcome
+from raftfs.errors import NotLeader, Unavailable, UnknownOutcome
 from raftfs.service.ports import Buffer, Handler
 from raftfs.state import StateMachine
 from raftfs.state.commands import Result
@@ -87,10 +87,6 @@ class FakeNetwork:
             self._check(source, peer)
             answer = await self.handlers[peer, kind](source, payload)
             self._check(source, peer)
-        except Unavailable:
-            raise
-        except RaftfsError as error:
-            raise Unavailable(f"{peer} refused: {error.detail}") from error
         finally:
             self.in_flight[peer] -= len(payload)
         return bytes(byte ^ 1 for byte in answer[:1]) + answer[1:] if peer in self.lying else answer

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -78,7 +78,8 @@ def test_wrong_digest_is_refused_and_leaves_nothing(store: ChunkStore, tmp_path:
     assert list((tmp_path / "chunks" / "tmp").iterdir()) == []
 
 
-def test_bytes_are_durable_before_their_name_and_the_name_before_the_answer(store: ChunkStore) -> None:
+def system_calls(work: Callable[[], object]) -> list[str]:
+    """Those of its calls that decide about durability, in order; only watched, not replaced."""
     calls: list[str] = []
     watched = {os.write: "write", os.fdatasync: "fdatasync", os.replace: "rename", os.fsync: "fsync"}
 
@@ -88,10 +89,22 @@ def test_bytes_are_durable_before_their_name_and_the_name_before_the_answer(stor
 
     sys.setprofile(watch)
     try:
-        store.put(DIGEST, DATA)
+        work()
     finally:
         sys.setprofile(None)
-    assert calls == ["write", "fdatasync", "rename", "fsync"]
+    return calls
+
+
+def test_bytes_are_durable_before_their_name_and_the_name_before_the_answer(store: ChunkStore) -> None:
+    assert system_calls(lambda: store.put(DIGEST, DATA)) == ["write", "fdatasync", "rename", "fsync"]
+    assert system_calls(lambda: store.put(DIGEST, DATA)) == []
+
+
+def test_a_name_that_a_crash_left_in_doubt_is_made_durable_before_the_answer(store: ChunkStore, tmp_path: Path) -> None:
+    store.put(DIGEST, DATA)
+    again = ChunkStore(tmp_path / "chunks")
+    assert system_calls(lambda: again.put(DIGEST, DATA)) == ["fsync"]
+    assert system_calls(lambda: again.put(DIGEST, DATA)) == []
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "empty", "append"])

@@ -168,6 +168,47 @@ async def test_a_refused_commit_ends_the_upload(three: Trio) -> None:
     await assert_all_collected(three)
 
 
+@pytest.mark.parametrize("key", [None, "k"])
+async def test_a_commit_that_would_be_refused_is_refused_before_its_bytes(three: Trio, key: str | None) -> None:
+    stat, _ = await three.put("/f", b"old")
+    await three.leader.files.make_directory("/d", parents=False, exist_ok=False, write=WriteOptions())
+    write = WriteOptions(key=key)
+    read = 0
+
+    async def counted() -> AsyncIterator[bytes]:
+        nonlocal read
+        async for piece in pieces(BIG):
+            read += len(piece)
+            yield piece
+
+    with pytest.raises(errors.PreconditionFailed):
+        await three.put("/f", counted(), size=len(BIG), if_absent=True, write=write)
+    if key is None:
+        with pytest.raises(errors.PreconditionFailed):
+            await three.put("/f", counted(), size=len(BIG), if_match=stat.revision + 5)
+        with pytest.raises(errors.PreconditionFailed):
+            await three.put("/x", counted(), size=len(BIG), if_match=1)
+        with pytest.raises(errors.IsADirectory):
+            await three.put("/d", counted(), size=len(BIG))
+    assert read < limits.CHUNK_BYTES
+    assert three.digests("n1") == set()
+    await three.leader.files.remove("/f", kind="file", recursive=False, if_match=None, write=WriteOptions())
+    if key is not None:  # a delayed duplicate must not succeed after its client was told of the refusal
+        with pytest.raises(errors.PreconditionFailed):
+            await three.put("/f", BIG, if_absent=True, write=write)
+
+
+async def test_the_hint_of_a_leader_that_lags_refuses_nothing(three: Trio) -> None:
+    """A new leader has not applied the removal yet; the log knows better."""
+    await three.put("/f", b"old")
+    three.network.down.add("n2")
+    await three.leader.files.remove("/f", kind="file", recursive=False, if_match=None, write=WriteOptions())
+    three.network.down.clear()
+    three.log.lead("n2")
+    await three.put("/f", BIG, if_absent=True)
+    assert await three.read("n3", "/f") == BIG
+
+
 async def test_deduplicated_chunks_survive_the_end_of_the_other_upload(three: Trio) -> None:
     await three.put("/kept", BIG)
     with pytest.raises(errors.DigestMismatch):
