@@ -1,4 +1,4 @@
-"""What ``make`` says to somebody whose Python cannot do it. (That it works otherwise: tests/system/test_make_run.py.)"""
+"""What ``make`` says to somebody whose Python cannot run raftfs. (That it works: tests/system/test_make_run.py.)"""
 
 from __future__ import annotations
 
