@@ -70,7 +70,8 @@ class Barriers:
         self._emit = emit
         self._clock = clock
         self._patience_s = patience_s
-        self._number = 0
+        # An answer to a question of this node's last life must not answer one of this life, so numbers go on.
+        self._number = int(clock() * 1e9)
         self._waiting: list[Callback] = []
         self._round: _Round | None = None
         self._question: _Question | None = None
