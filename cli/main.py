@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from typing import Annotated
 
@@ -54,6 +55,9 @@ def shell(endpoint: connection.Endpoint = None, timeout: connection.Timeout = No
 
 def main() -> None:
     """Entry point: run the command line of this process and exit with its code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show is no failure
     sys.exit(run(sys.argv[1:]))
 
 

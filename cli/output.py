@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import sys
+import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, Any
 
@@ -120,6 +121,8 @@ def _explain(error: BaseException) -> tuple[int, dict[str, Any] | None]:
             "detail": detail,
             "code": "local_error",
         }
+    if os.environ.get("RAFTFS_DEBUG"):
+        traceback.print_exception(error)
     detail = (
         f"this is a defect of raftfs: {type(error).__name__}: {error}; "
         "run it again with RAFTFS_DEBUG=1 and report what it prints"

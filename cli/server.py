@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import typer
 
-from raftfs.errors import ConfigError
+from raftfs.errors import ConfigError, RaftfsError
 
 node_app = typer.Typer(no_args_is_help=True, help="Run a node of a cluster.")
 frontend_app = typer.Typer(no_args_is_help=True, help="Run a frontend, which finds the leader and forwards to it.")
@@ -113,7 +113,13 @@ def _serve(
     """Run a server until ``end`` (its own end) or a signal."""
     if exit_with_stdin:
         threading.Thread(target=_stop_at_end_of_stdin, name="stdin-watch", daemon=True).start()
-    asyncio.run(_run_until_told(server, end))
+    try:
+        asyncio.run(_run_until_told(server, end))
+    except (RaftfsError, OSError):
+        raise
+    except Exception:
+        logging.getLogger("raftfs").exception("the server failed")  # a log, unlike a terminal, wants it all
+        raise
 
 
 async def _run_until_told(

@@ -8,6 +8,7 @@ that of the first command that failed.
 
 from __future__ import annotations
 
+import io
 import shlex
 import sys
 from collections.abc import Callable
@@ -52,7 +53,10 @@ class Shell:
         self.code = exitcodes.OK
 
     def loop(self, prompt: str) -> int:
-        """Read and carry out commands until QUIT or the end of the input; returns the first failure's exit code."""
+        """Read and carry out commands until QUIT or the end of the input; returns the first failure's exit code.
+
+        ``prompt`` is empty if the commands do not come from a terminal.
+        """
         while (line := self._ask(prompt)) is not None:
             try:
                 words = shlex.split(line, comments=True)
@@ -63,7 +67,10 @@ class Shell:
                 continue
             if words[0].lower() in ("quit", "exit"):
                 break
-            self._note(self.execute(words))
+            code = self.execute(words)
+            self._note(code)
+            if code == exitcodes.INTERRUPTED and not prompt:
+                break  # on a terminal, Ctrl-C ends the command; a script it ends as a whole
         return self.code
 
     def execute(self, words: list[str]) -> int:
@@ -161,6 +168,8 @@ def ask_pipe(prompt: str) -> str | None:
 def run_shell(run: Runner, endpoints: list[str]) -> int:
     """Run a session on standard input; returns its exit code."""
     if not sys.stdin.isatty():
+        if isinstance(sys.stdin, io.TextIOWrapper):
+            sys.stdin.reconfigure(errors="surrogateescape")  # names of local files need not be valid text
         return Shell(run, ask_pipe, endpoints).loop("")
     import readline  # gives input() line editing and history
 

@@ -112,3 +112,13 @@ def test_help_names_every_word(capsys: pytest.CaptureFixture[str]) -> None:
     said = capsys.readouterr().out
     for word in ("CONN", "LIST", "UPLD", "UPLD+", "DWLD", "DELF", "QUIT", "ls", "put", "cluster"):
         assert word in said
+
+
+def test_ctrl_c_ends_a_script_but_only_a_command_on_a_terminal() -> None:
+    def carry_out(prompt: str) -> tuple[list[list[str]], int]:
+        lines = iter(["get /a", "ls /"])
+        recorder = Recorder({"get": exitcodes.INTERRUPTED})
+        return recorder.lines, Shell(recorder, lambda question: next(lines, None), []).loop(prompt)
+
+    assert carry_out("") == ([["get", "/a"]], exitcodes.INTERRUPTED)
+    assert carry_out(PROMPT) == ([["get", "/a"], ["ls", "/"]], exitcodes.INTERRUPTED)
