@@ -133,19 +133,17 @@ class StateMachine:
         self._db.close()
 
     def _apply_all(self, index: int, term: int, commands: Sequence[bytes]) -> list[Result]:
-        digest = blake3(self._meta.state_hash + index.to_bytes(8, "big") + term.to_bytes(8, "big"))
+        hashed = [self._meta.state_hash, index.to_bytes(8, "big"), term.to_bytes(8, "big")]
         results = []
         for command in commands:
             result, encoded = self._apply_one(command)
             results.append(result)
             # Commands are hashed beside their results: two nodes with different bytes in a file must not agree.
-            for part in (command, encoded):
-                digest.update(len(part).to_bytes(8, "big"))
-                digest.update(part)
+            hashed += (len(command).to_bytes(8, "big"), command, len(encoded).to_bytes(8, "big"), encoded)
         self._sessions.prune()
         self._meta.applied_index = index
         self._meta.applied_term = term
-        self._meta.state_hash = digest.digest()
+        self._meta.state_hash = blake3(b"".join(hashed)).digest()
         store_meta(self._db, self._meta)
         return results
 

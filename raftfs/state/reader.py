@@ -163,6 +163,11 @@ class Reader:
             ).fetchall()
         return [(seq, ChunkRef(digest, length)) for seq, digest, length in rows]
 
+    def newest_chunk(self) -> int:
+        """The highest number that ``chunk_changes`` would give; 0 if no chunk is held."""
+        with self._snapshot:
+            return int(self._db.execute("SELECT COALESCE(MAX(seq), 0) FROM chunk").fetchone()[0])
+
     def close(self) -> None:
         self._db.close()
 

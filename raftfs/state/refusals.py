@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from raftfs import limits, paths
 from raftfs.errors import InvalidPath
 from raftfs.state.commands import Code, UploadState
+
+# Only ASCII is looked at: Unicode tables differ between Python versions, and nodes must agree.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 class Refused(Exception):
@@ -54,6 +58,5 @@ def check_content_type(content_type: str) -> None:
         raise Refused(
             Code.INVALID, f"content type has {size} bytes, at most {limits.CONTENT_TYPE_BYTES_MAX} are allowed"
         )
-    # Only ASCII is looked at: Unicode tables differ between Python versions, and nodes must agree.
-    if any(char < " " or char == "\x7f" for char in content_type):
+    if _CONTROL.search(content_type):
         raise Refused(Code.INVALID, f"content type {content_type!r} contains a control character")

@@ -164,6 +164,11 @@ class Comparison(RuleBasedStateMachine):
         self.one(CommitFile(path, len(data), data=data, if_match=revision + (not right)))
 
     @precondition(lambda self: len(self.model.tree) > 1)
+    @rule(number=picks)
+    def remove(self, number: int) -> None:
+        self.one(Remove(self.pick(in_order(self.model.tree)[1:], number), recursive=True))
+
+    @precondition(lambda self: len(self.model.tree) > 1)
     @rule(number=picks, to=paths, move=st.sampled_from([Rename, Copy]))
     def move(self, number: int, to: str, move: type[Rename] | type[Copy]) -> None:
         self.one(move(self.pick(in_order(self.model.tree)[1:], number), to, replace=True, parents=True))
@@ -309,13 +314,13 @@ def abort_leaks_its_chunks(machine: StateMachine) -> Handler:
     return wrong
 
 
-def copy_loses_metadata(machine: StateMachine) -> Handler:
+def copy_makes_wrong_times(machine: StateMachine) -> Handler:
     right = machine._handlers[Copy]
 
     def wrong(command: Copy) -> Result:
         before = machine._meta.revision
         result = right(command)
-        machine._db.execute("UPDATE version SET metadata = NULL WHERE rev_from > ?", (before,))
+        machine._db.execute("UPDATE version SET modified_ms = modified_ms - 1 WHERE rev_from > ?", (before,))
         return result
 
     return wrong
@@ -327,7 +332,7 @@ BUGS: list[tuple[type, Callable[[StateMachine], Handler]]] = [
     (CommitFile, commit_ignores_its_precondition),
     (Remove, remove_erases_history),
     (UploadAbort, abort_leaks_its_chunks),
-    (Copy, copy_loses_metadata),
+    (Copy, copy_makes_wrong_times),
 ]
 
 
@@ -346,7 +351,7 @@ def test_comparison_finds_a_planted_bug(command: type, plant: Callable[[StateMac
             WithBug,
             settings=settings(
                 TestModel.settings,
-                max_examples=500,
+                max_examples=200,
                 phases=[Phase.generate],
                 database=None,
                 derandomize=True,
