@@ -24,10 +24,17 @@ class Clock:
     def __init__(self, start_s: float = 1000.0, step_s: float = 1e-6) -> None:
         self.now_s = start_s
         self._step_s = step_s
+        self._stall: tuple[int, float] = (0, 0.0)
 
     def __call__(self) -> float:
-        self.now_s += self._step_s
+        left, seconds = self._stall
+        self._stall = (left - 1, seconds)
+        self.now_s += self._step_s + (seconds if left == 1 else 0.0)
         return self.now_s
+
+    def stall(self, reading: int, seconds: float) -> None:
+        """Let the process stand still for a while, just before the given reading from now (1 is the next)."""
+        self._stall = (reading, seconds)
 
     def advance(self, seconds: float) -> None:
         self.now_s += seconds

@@ -15,6 +15,10 @@ import pysyncobj.journal
 import pytest
 from pysyncobj.journal import FIRST_RECORD_OFFSET, FileJournal
 
+from raftfs.consensus.journal import Journal
+
+from .cluster import ELECTION_S
+from .guarded_cluster import GuardedMaker
 from .plain_cluster import PlainMaker
 
 
@@ -190,3 +194,116 @@ def test_plain_pysyncobj_past_4_gib_keeps_an_entry_in_memory_that_is_not_in_its_
         journal.add(b"\x00command", 1, 1)
     assert len(journal) == 1
     file._destroy()
+
+
+def test_raftfs_votes_once_in_a_term_whatever_happens(guarded: GuardedMaker) -> None:
+    cluster = guarded()
+    network = cluster.network
+    network.isolate("b")
+    cluster.elect("a")
+    term = cluster.term("a")
+    network.isolate("a")
+    cluster.crash("c", power=True)
+    cluster.start("c")
+    network.connect("b", "c")
+    cluster.clock.advance(ELECTION_S)
+    cluster.tick("b")
+    assert cluster.term("b") == term
+    network.drain()
+    assert not cluster.is_leader("b")
+
+
+def test_raftfs_acknowledges_what_two_of_three_have_on_their_disks(guarded: GuardedMaker) -> None:
+    cluster = guarded()
+    cluster.elect("a")
+    cluster.run(0.5)
+    cluster.network.isolate("c")
+    cluster.held_disks = {"b"}
+    write = cluster.put("a", "acknowledged")
+    cluster.run(0.5)
+    assert cluster.log("b") == cluster.log("a")
+    assert not write.acknowledged  # b has it, but not on its disk
+    cluster.held_disks = {"a"}
+    second = cluster.put("a", "acknowledged too")
+    cluster.sync("b")
+    cluster.run(0.2)
+    assert write.acknowledged
+    assert not second.acknowledged  # here it is the leader's own disk that is missing
+    assert cluster.nodes["a"].engine.commit_index == cluster.log("a")[-2][0]
+    cluster.held_disks = set()
+    cluster.run(0.2)
+    assert second.acknowledged
+
+    for name in "ab":
+        cluster.crash(name, power=True)
+    for name in "ab":
+        cluster.restart(name)
+    cluster.elect("b")
+    cluster.run(1.0)
+    assert cluster.values("a") == cluster.values("b") == cluster.values("c") == ["acknowledged", "acknowledged too"]
+
+
+def test_raftfs_learns_its_commit_index_anew_after_a_restart(guarded: GuardedMaker) -> None:
+    cluster = guarded()
+    cluster.elect("a")
+    cluster.run(0.5)
+    writes = [cluster.put("a", f"{number}") for number in range(6)]
+    cluster.run(1.0)
+    assert all(write.acknowledged for write in writes)
+    for name in "abc":
+        cluster.crash(name, power=True)  # the state machine forgets what it applied; the log does not
+    for name in "abc":
+        cluster.restart(name)
+    assert [cluster.nodes[name].engine.commit_index for name in "abc"] == [1, 1, 1]
+    cluster.elect("a")
+    cluster.network.isolate("a")
+    alone = cluster.put("a", "on one node only")
+    cluster.run_only("a", 0.4)
+    assert not alone.acknowledged
+    cluster.crash("a")
+    cluster.elect("b")
+    cluster.run(1.0)
+    assert cluster.values("b") == cluster.values("c") == [write.value for write in writes]
+
+
+GROUP_COMMIT = """
+import os, signal, sys
+from pathlib import Path
+from raftfs import fsync
+from raftfs.consensus.journal import Journal
+journal = Journal(Path(sys.argv[1]), segment_bytes=8192)
+for number in range(1, 1001):
+    journal.add(b"%d" % number, number, 1)
+    if number % 100 == 0:
+        journal.flush()
+for number in range(501, 2001):
+    if number == 501:
+        journal.deleteEntriesFrom(500)
+    journal.add(b"%d again" % number, number, 2)
+flush = journal.take()
+del flush.parts[len(flush.parts) // 2 :]  # half of it is written; then
+journal.write(flush)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_raftfs_killed_in_the_middle_of_a_group_commit_keeps_all_that_was_durable(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    killed = subprocess.run([sys.executable, "-c", GROUP_COMMIT, str(path)], timeout=60, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    journal = Journal(path, segment_bytes=8192)
+    assert 501 < journal.last_index < 2000
+    assert [journal.data(index) for index in (1, 500, 501)] == [b"1", b"500", b"501 again"]
+    assert [journal.term(index) for index in (500, 501, journal.last_index)] == [1, 2, 2]
+    journal.close()
+
+
+def test_raftfs_never_rewrites_its_journal(tmp_path: Path) -> None:
+    """What PySyncObj does to compact a journal is refused; its beginning goes away by whole segments."""
+    journal = Journal(tmp_path / "journal")
+    journal.add(b"entry", 1, 1)
+    with pytest.raises(NotImplementedError):
+        journal.deleteEntriesTo(1)
+    with pytest.raises(NotImplementedError):
+        journal.clear()
+    journal.close()

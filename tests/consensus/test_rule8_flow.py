@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from pysyncobj import FAIL_REASON
 
+from raftfs.consensus import messages as m
+from raftfs.limits import COMMAND_BYTES_MAX, ENTRY_BYTES_MAX, PEER_BYTES_IN_FLIGHT_MAX
+
+from .guarded_cluster import GuardedCluster, GuardedMaker
 from .plain_cluster import DiskJournal, PlainCluster, PlainMaker, Proposal
 
 BATCH_BYTES = 1024
@@ -86,3 +90,88 @@ def test_plain_pysyncobj_slices_its_whole_log_for_each_message(plain: PlainMaker
     cluster.tick("a")
     assert max(len(message["entries"]) for message in cluster.network.in_flight("a", "c")) < 100
     assert journal.largest_slice >= 4000
+
+
+def appended(cluster: GuardedCluster, source: str, target: str) -> list[m.WireEntry]:
+    """The entries in flight on a link."""
+    messages = [m.decode(raw) for raw in cluster.network.in_flight(source, target)]
+    return [entry for message in messages if isinstance(message, m.Append) for entry in message.entries]
+
+
+def test_raftfs_sends_200_commands_to_two_followers_as_400_entries(guarded: GuardedMaker) -> None:
+    cluster = guarded()
+    network = cluster.network
+    cluster.elect("a")
+    cluster.run(0.5)
+    for number in range(200):
+        cluster.put("a", f"{number}")
+    sent = 0
+    for follower in "bc":
+        sent += len(appended(cluster, "a", follower))
+        network.deliver("a", follower, len(network.in_flight("a", follower)))
+    while network.in_flight("b", "a"):
+        network.deliver("b", "a")
+        network.deliver("c", "a")
+        cluster.tick("a")
+    sent += sum(len(appended(cluster, "a", follower)) for follower in "bc")
+    assert cluster.values("a") == [f"{number}" for number in range(200)]
+    assert sent == 400
+
+
+def test_raftfs_replicates_payloads_of_every_size(guarded: GuardedMaker) -> None:
+    cluster = guarded("ab")
+    cluster.elect("a")
+    cluster.run(0.2)
+    sizes = [1, *(2**power + more for power in range(10, 20) for more in (-30, -1, 0, 1))]
+    sizes.append(ENTRY_BYTES_MAX + COMMAND_BYTES_MAX)  # the largest batch, and more than its framing needs
+    writes = [cluster.put("a", "." * size) for size in sizes]
+    cluster.run(0.5)
+    assert all(write.acknowledged for write in writes)
+    assert [len(value) for value in cluster.values("b")] == sizes
+
+
+def test_raftfs_bounds_what_is_in_flight_to_a_follower_that_does_not_answer(guarded: GuardedMaker) -> None:
+    cluster = guarded()
+    network = cluster.network
+    cluster.elect("a")
+    cluster.run(0.5)
+    network.hold("a", "b")
+    writes = [cluster.put("a", f"{number}" + "." * ENTRY_BYTES_MAX) for number in range(20)]
+    for _ in range(8):
+        cluster.run(0.05)
+    in_flight = sum(len(entry.data) for entry in appended(cluster, "a", "b"))
+    assert PEER_BYTES_IN_FLIGHT_MAX <= in_flight <= PEER_BYTES_IN_FLIGHT_MAX + ENTRY_BYTES_MAX + COMMAND_BYTES_MAX
+    assert all(write.acknowledged for write in writes)  # c is quick, and is not held up by b
+    network.release("a", "b")
+    cluster.run(1.0)
+    assert cluster.values("b") == cluster.values("a")
+
+
+def test_raftfs_answers_at_once_over_links_that_take_no_time(guarded: GuardedMaker) -> None:
+    cluster = guarded()
+    cluster.elect("a")
+    cluster.run(0.5)
+    started_s = cluster.clock.now_s
+    for number in range(10):
+        write = cluster.put("a", f"{number}")
+        cluster.network.drain()
+        cluster.tick("a")
+        assert write.acknowledged
+    assert cluster.clock.now_s - started_s < 0.01  # virtual: a few readings of the clock
+
+
+def test_raftfs_reads_as_much_of_its_log_as_it_sends(guarded: GuardedMaker) -> None:
+    cluster = guarded()
+    cluster.elect("a")
+    cluster.run(0.2)
+    cluster.network.isolate("c")
+    for number in range(400):
+        cluster.put("a", f"{number}")
+    cluster.run(0.2)
+    journal = cluster.nodes["a"].journal
+    tail = journal[0:]
+    assert len(tail) == len(tail[:-1]) + 1 > 400
+    assert not isinstance(tail, list)  # a view: nothing is read before it is asked for
+    cluster.network.connect("a", "c")
+    cluster.run(0.5)
+    assert cluster.values("c") == cluster.values("a")
