@@ -13,13 +13,16 @@ import os
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Generator
 from types import TracebackType
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Any, Generic, Literal, Protocol, Self, TypeAlias, TypeVar
 
 from raftfs import limits
 from raftfs.client.body import Body, Bytes, BytesBody, StreamBody
 from raftfs.client.download import Download, Pinned
 from raftfs.client.transport import Transport
 from raftfs.models import Entry
+
+BinaryMode: TypeAlias = Literal["rb", "wb", "xb"]
+TextMode: TypeAlias = Literal["r", "rt", "w", "wt", "x", "xt"]
 
 _WINDOW_GROWTH = 4
 
@@ -350,3 +353,11 @@ class Opening(Generic[F]):
     ) -> None:
         if self._file is not None:
             await self._file.__aexit__(exc_type, exc, traceback)
+
+
+def check_mode(mode: str) -> str:
+    """ "r", "w" or "x". Raises ValueError for what a replicated file cannot do."""
+    kind, rest = mode[:1], mode[1:]
+    if kind not in ("r", "w", "x") or rest not in ("", "b", "t"):
+        raise ValueError(f"mode must be one of rb wb xb r w x, not {mode!r}: files are read, or written as a whole")
+    return kind

@@ -12,7 +12,16 @@ from pydantic import BaseModel
 
 from raftfs import limits, paths
 from raftfs.client import answers, encoding
-from raftfs.client.aiofile import AsyncReader, AsyncTextReader, AsyncTextWriter, AsyncWriter, Opening
+from raftfs.client.aiofile import (
+    AsyncReader,
+    AsyncTextReader,
+    AsyncTextWriter,
+    AsyncWriter,
+    BinaryMode,
+    Opening,
+    TextMode,
+    check_mode,
+)
 from raftfs.client.body import Body, Source, make_body
 from raftfs.client.download import Download, Pinned, check_slice, deadline, open_download, pin_head
 from raftfs.client.options import Options, resolve_endpoints
@@ -22,8 +31,6 @@ from raftfs.models import ClusterStatus, Consistency, Entry, EntryList, MoveRequ
 
 Model = TypeVar("Model", bound=BaseModel)
 Ack = Literal["quorum", "all"]
-BinaryMode = Literal["rb", "wb", "xb"]
-TextMode = Literal["r", "rt", "w", "wt", "x", "xt"]
 
 _OK = frozenset({200})
 _WRITTEN = frozenset({200, 201})
@@ -494,11 +501,3 @@ class AsyncCalls:
             return answers.parse(model, await read_answer(response), str(response.url))
 
         return await self._transport.send(request, consume)
-
-
-def check_mode(mode: str) -> str:
-    """ "r", "w" or "x". Raises ValueError for what a replicated file cannot do."""
-    kind, rest = mode[:1], mode[1:]
-    if kind not in ("r", "w", "x") or rest not in ("", "b", "t"):
-        raise ValueError(f"mode must be one of rb wb xb r w x, not {mode!r}: files are read, or written as a whole")
-    return kind

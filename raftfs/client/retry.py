@@ -17,13 +17,13 @@ class Budget:
     """
 
     def __init__(self, *, total_s: float | None, idle_s: float, now_s: float) -> None:
-        self._fixed = total_s is not None
+        self.fixed = total_s is not None
         self._idle_s = idle_s
         self.end_s = now_s + (idle_s if total_s is None else total_s)
 
     def moved(self, now_s: float) -> None:
         """Bytes moved: a transfer's time starts anew."""
-        if not self._fixed:
+        if not self.fixed:
             self.end_s = max(self.end_s, now_s + self._idle_s)
 
     def left_s(self, now_s: float) -> float:
@@ -35,11 +35,13 @@ class Failure:
     """One failed attempt: ``error`` as the caller would see it, and what it means for the next attempt.
 
     ``maybe_applied``: the server may have carried the request out. ``retry``: another attempt may do better.
+    ``sent_bytes``: how much of a large body was handed over.
     """
 
     error: RaftfsError
     retry: bool
     maybe_applied: bool
+    sent_bytes: int = 0
 
 
 class Retries:
@@ -50,11 +52,17 @@ class Retries:
         self._endpoints = endpoints
         self._rng = rng
         self._failures = 0
+        self._furthest_bytes = 0
+        self._fruitless = 0
         self._retry_after_s = 0.0
         self.maybe_applied = False
 
     def failed(self, failure: Failure) -> None:
         self._failures += 1
+        if failure.sent_bytes > self._furthest_bytes:
+            self._furthest_bytes, self._fruitless = failure.sent_bytes, 0
+        elif failure.sent_bytes:
+            self._fruitless += 1
         self.maybe_applied = self.maybe_applied or failure.maybe_applied
         self._retry_after_s = max(self._retry_after_s, failure.error.retry_after_s or 0.0)
 
@@ -70,7 +78,10 @@ class Retries:
 
     @property
     def exhausted(self) -> bool:
-        return self._failures >= limits.CLIENT_ATTEMPTS_MAX
+        """Whether to stop although time is left. A transfer has time while bytes move, so one that moves the same
+        bytes again and again must end by count."""
+        fruitless = self._fruitless >= limits.CLIENT_RESUMES_WITHOUT_PROGRESS_MAX
+        return fruitless or self._failures >= limits.CLIENT_ATTEMPTS_MAX
 
     def verdict(self, failure: Failure) -> RaftfsError:
         """The error to raise now that no attempt is left.

@@ -11,9 +11,10 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, 
 from typing import IO, Any, Literal, Self, TypeVar, cast, overload
 
 from raftfs import limits
+from raftfs.client.aiofile import BinaryMode, TextMode, check_mode
 from raftfs.client.asyncclient import AsyncClient, LocalPath
 from raftfs.client.body import Source
-from raftfs.client.calls import Ack, BinaryMode, TextMode, check_mode
+from raftfs.client.calls import Ack
 from raftfs.client.file import RawWriter, WritableFile, WritableTextFile, open_binary
 from raftfs.client.loopthread import LoopThread
 from raftfs.client.options import Options, resolve_endpoints

@@ -96,8 +96,8 @@ class Watchdog:
         self._set(min(now_s + self._idle_s, self._budget.end_s))
 
     def producer_works(self) -> None:
-        """The next bytes are the caller's turn: a slow producer is not a dead server."""
-        self._set(None)
+        """The next bytes are the caller's turn: a slow producer is not a dead server. A fixed end stands."""
+        self._set(self._budget.end_s if self._budget.fixed else None)
 
     def _set(self, when_s: float | None) -> None:
         if self._active and not self._timeout.expired():
@@ -113,6 +113,7 @@ class Sending:
         self._watchdog = watchdog
         self._moved = moved
         self._started = False
+        self.sent_bytes = 0
         self.complete = False
         self.error: Exception | None = None
 
@@ -128,7 +129,7 @@ class Sending:
             self._watchdog.producer_works()
             async for chunk in self._body.chunks():
                 self._check(sent + len(chunk), at_end=False)
-                sent += len(chunk)
+                sent = self.sent_bytes = sent + len(chunk)
                 # From here on the server may have it all: it does not wait for us to notice the end.
                 self.complete = sent == self._body.size
                 self._watchdog.moved()
@@ -243,7 +244,7 @@ class Transport:
                     raise
         except RaftfsError as error:
             self._raise_own(sending)
-            raise _AttemptFailed(_judge_answer(error, request)) from None
+            raise _AttemptFailed(_judge_answer(error, request, sending)) from None
         except (aiohttp.ClientError, OSError, asyncio.IncompleteReadError) as error:
             self._raise_own(sending)
             raise _AttemptFailed(_judge_loss(error, sending, endpoint, request.mutation)) from error
@@ -326,24 +327,30 @@ async def read_answer(response: aiohttp.ClientResponse) -> bytes:
     return b"".join(pieces)
 
 
-def _judge_answer(error: RaftfsError, request: Request) -> Failure:
+def _judge_answer(error: RaftfsError, request: Request, sending: Sending | None) -> Failure:
     """A problem that the server sent, or an answer that makes no sense."""
     retry = isinstance(error, _RETRIED)
     if isinstance(error, BadAnswer) and request.mutation:
         error.outcome = error.outcome or "unknown"
     maybe_applied = request.mutation and error.outcome != "not_applied"
-    return Failure(error, retry, maybe_applied)
+    return Failure(error, retry, maybe_applied, sending.sent_bytes if sending else 0)
 
 
 def _judge_loss(error: Exception, sending: Sending | None, endpoint: str, mutation: bool) -> Failure:
     """No (whole) answer. Nothing was applied if there was no connection, or if the body was not all sent."""
     not_connected = isinstance(error, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError))
     half_sent = sending is not None and not sending.complete
+    maybe_applied = mutation and not (not_connected or half_sent)
+    sent_bytes = sending.sent_bytes if sending else 0
     if isinstance(error, aiohttp.ClientResponseError):
         why = f"{endpoint} does not answer in HTTP as expected: {error.message or error}"
-        outcome: Outcome | None = None if not mutation else "not_applied" if half_sent else "unknown"
-        return Failure(BadAnswer(why, outcome=outcome), retry=False, maybe_applied=not half_sent)
+        outcome: Outcome | None = None if not mutation else "unknown" if maybe_applied else "not_applied"
+        return Failure(BadAnswer(why, outcome=outcome), retry=False, maybe_applied=maybe_applied)
+    found: RaftfsError
     if isinstance(error, TimeoutError) and not not_connected:
-        return Failure(DeadlineExceeded(f"{endpoint} did not answer in time"), retry=True, maybe_applied=not half_sent)
-    why = f"cannot reach {endpoint}: {error}" if not_connected else f"lost the connection to {endpoint}: {error}"
-    return Failure(Unavailable(why), retry=True, maybe_applied=not (not_connected or half_sent))
+        found = DeadlineExceeded(f"{endpoint} did not answer in time")
+    elif not_connected:
+        found = Unavailable(f"cannot reach {endpoint}: {error}")
+    else:
+        found = Unavailable(f"lost the connection to {endpoint}: {error}")
+    return Failure(found, retry=True, maybe_applied=maybe_applied, sent_bytes=sent_bytes)

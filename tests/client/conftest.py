@@ -75,6 +75,13 @@ async def scripted() -> AsyncIterator[ScriptedServer]:
 
 
 @pytest.fixture
+async def quick(scripted: ScriptedServer) -> AsyncIterator[AsyncClient]:
+    """A client with patience for the scripted server, but not much."""
+    async with AsyncClient(scripted.url, deadline_s=20, attempt_s=5) as client:
+        yield client
+
+
+@pytest.fixture
 def scripted_aside() -> Iterator[ScriptedServer]:
     """A scripted server on a thread of its own, for tests that block."""
     thread = LoopThread()

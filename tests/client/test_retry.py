@@ -95,3 +95,13 @@ def test_a_fixed_budget_does_not_move_and_a_transfer_lives_while_it_moves() -> N
     moving.moved(120)
     assert moving.left_s(120) == 30
     assert moving.left_s(151) < 0
+
+
+def test_a_transfer_that_moves_the_same_bytes_again_and_again_ends() -> None:
+    state = retries()
+    for step in (5, 0, 5, 7):
+        state.failed(Failure(errors.Unavailable("x"), True, False, step))
+    for _ in range(limits.CLIENT_RESUMES_WITHOUT_PROGRESS_MAX):
+        assert not state.exhausted
+        state.failed(Failure(errors.Unavailable("x"), True, False, 7))
+    assert state.exhausted
