@@ -106,7 +106,9 @@ class Engine:
         before = self.journal.last_index
         self.guard.resume()
         self._raft._applyCommand(bytes([COMMANDS]) + data, None)
-        self._raft._checkCommandsToApply()
+        while self.is_leader and self.journal.last_index == before:
+            # PySyncObj puts off what is queued if the process stands still just now: it would be refused and appended.
+            self._raft._checkCommandsToApply()
         return before + 1 if self.journal.last_index == before + 1 else None
 
     def close(self) -> None:

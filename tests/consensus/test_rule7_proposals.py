@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pysyncobj import FAIL_REASON
 
+from raftfs.consensus.proposals import Proposals
+from raftfs.errors import NotLeader, Unavailable, UnknownOutcome
+
+from .guarded_cluster import GuardedMaker
+from .members import members
 from .plain_cluster import PlainMaker
 
 
@@ -125,3 +132,88 @@ def test_plain_pysyncobj_applies_twice_on_one_replica_when_a_callback_raises(pla
     assert raised == [True]
     assert cluster.values("a") == ["once", "once"]
     assert cluster.values("b") == ["once"]
+
+
+async def test_raftfs_answers_a_proposal_that_nobody_can_decide_at_its_deadline(tmp_path: Path) -> None:
+    async with members(tmp_path) as group:
+        leader = await group.propose(b"before")
+        group.wires[leader].set_cut(True)
+        with pytest.raises(UnknownOutcome) as refusal:
+            await group.nodes[leader].propose(b"undecided", timeout_s=0.3)
+        assert refusal.value.outcome == "unknown"
+
+
+async def test_raftfs_refuses_a_proposal_at_once_where_nobody_leads(tmp_path: Path) -> None:
+    async with members(tmp_path, "abc") as group:
+        leader = await group.leader()
+        follower = next(name for name in group.nodes if name != leader)
+        with pytest.raises(NotLeader) as refusal:
+            await group.nodes[follower].propose(b"refused", timeout_s=30)
+        assert refusal.value.outcome == "not_applied"
+        for wire in group.wires.values():
+            wire.set_cut(True)
+        await group.until(lambda: not group.nodes[leader].is_leader)
+        with pytest.raises(NotLeader):
+            await group.nodes[leader].propose(b"refused", timeout_s=30)
+        with pytest.raises(Unavailable):
+            await group.nodes[follower].barrier(timeout_s=0.2)
+
+
+async def test_raftfs_says_not_applied_only_of_what_can_never_be_applied(tmp_path: Path) -> None:
+    async with members(tmp_path) as group:
+        leader = await group.leader()
+        others = "".join(name for name in group.nodes if name != leader)
+        group.wires[leader].set_cut(True)
+        loser = asyncio.create_task(group.nodes[leader].propose(b"cut off", timeout_s=30))
+        for number in range(5):
+            await group.propose(b"%d" % number, among=others)
+        assert not loser.done()
+        group.wires[leader].set_cut(False)
+        with pytest.raises(Unavailable) as refusal:
+            await loser
+        assert refusal.value.outcome == "not_applied"
+        await group.nodes[leader].barrier(timeout_s=30)
+        assert group.states[leader].commands == [b"%d" % number for number in range(5)]
+
+
+async def test_raftfs_stops_a_node_whose_state_machine_raises_instead_of_trying_again(tmp_path: Path) -> None:
+    async with members(tmp_path, "a") as group:
+        node = group.nodes["a"]
+        await group.leader()
+        with pytest.raises(UnknownOutcome):
+            await node.propose(b"raise", timeout_s=0.3)
+        assert isinstance(await node.failed, ValueError)
+        assert group.states["a"].raised == 1
+
+
+def test_raftfs_refuses_no_write_that_it_appends_later(guarded: GuardedMaker) -> None:
+    """The process stands still (a paused machine) in the middle of a proposal."""
+    for reading in range(1, 8):
+        cluster = guarded()
+        cluster.elect("a")
+        cluster.run(0.5)
+        cluster.clock.stall(reading, 0.2)
+        write = cluster.put("a", "once")
+        cluster.run(0.5)
+        assert write.acknowledged is not write.refused
+        assert cluster.values("b") == ["once"] * write.acknowledged
+
+
+@pytest.mark.xfail(strict=True, reason="the later proposal takes the place of the earlier one in the table")
+async def test_raftfs_forgets_no_proposal_whose_index_is_used_again() -> None:
+    """Led, deposed, its log cut, leading again: the next entry has the index of one that is still open."""
+    term = 1
+    proposals = Proposals(lambda data: (10, term))
+    first = asyncio.create_task(proposals.submit(b"first", lambda: None, timeout_s=30))
+    await asyncio.sleep(0)
+    proposals.pump(0)
+    term = 3
+    second = asyncio.create_task(proposals.submit(b"second", lambda: None, timeout_s=30))
+    await asyncio.sleep(0)
+    proposals.pump(0)
+    proposals.applied(10, 3, ["done"])
+    assert await second == "done"
+    await asyncio.sleep(0)
+    assert first.done()
+    with pytest.raises((Unavailable, UnknownOutcome)):
+        await first
