@@ -25,9 +25,7 @@ async def test_chunks_that_no_round_has_looked_at_count_as_missing(three: Trio) 
     three.network.down.clear()
     three.log.catch_up("n3")
     assert await _missing(three, "n3") == 3  # the log is here, the chunks are not, and no round has seen it
-    await three.services["n3"].backfill.round()
-    assert await _missing(three, "n3") == 3
-    await three.services["n3"].backfill.round()
+    await three.backfill("n3")
     assert await _missing(three, "n3") == 0
     assert three.digests("n3") == three.digests("n1")
 
