@@ -264,7 +264,7 @@ class _Write:
         given_bytes, moved_s, whole_s = body.given_bytes, loop.time(), None
         try:
             while True:
-                await asyncio.wait((task,), timeout=SLOW_S)
+                await asyncio.wait((task,), timeout=SLOW_S if self._data is None else min(SLOW_S, self._left_s()))
                 now_s = loop.time()
                 if task.done():
                     return task.result()
@@ -295,8 +295,16 @@ class _Write:
     async def _moved_from(self, leader: str) -> bool:
         if self._local is not None and self._local.leads():
             return True
-        known = await self._directory.find(leader)
+        try:
+            async with asyncio.timeout(SLOW_S if self._data is None else self._left_s()):
+                known = await self._directory.find(leader)
+        except TimeoutError:
+            return False
         return known is not None and known != leader
+
+    def _left_s(self) -> float:
+        """Time to the deadline, for a wait: never so short that a loop of such waits would spin."""
+        return max(0.01, self._call.remaining_s())
 
     async def _send(self, leader: str) -> aiohttp.ClientResponse:
         call = self._call

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import io
 import os
+from collections.abc import AsyncIterator
 
 import aiohttp
 import pytest
@@ -50,7 +51,7 @@ async def test_bytes_come_back_as_they_went(url: str, http: aiohttp.ClientSessio
     data = os.urandom(size)
     digest = base64.b64encode(hashlib.sha256(data).digest()).decode()
 
-    async def pieces():  # type: ignore[no-untyped-def]
+    async def pieces() -> AsyncIterator[bytes]:
         for at in range(0, size, 300_000):
             yield data[at : at + 300_000]
 

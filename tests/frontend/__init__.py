@@ -1,0 +1,1 @@
+"""Forwarding over real sockets: in-process nodes, and scripted ones that misbehave."""
