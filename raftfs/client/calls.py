@@ -186,16 +186,9 @@ class AsyncCalls:
         cursor: str | None = None
         while True:
             page = await self.list_page(
-                path,
-                limit=page_size,
-                cursor=cursor,
-                recursive=recursive,
-                glob=glob,
-                consistency=consistency,
-                max_staleness=max_staleness,
-                revision=revision,
-                timeout=timeout,
-            )
+                path, limit=page_size, cursor=cursor, recursive=recursive, glob=glob, consistency=consistency,
+                max_staleness=max_staleness, revision=revision, timeout=timeout,
+            )  # fmt: skip
             for entry in page.entries:
                 yield entry
             cursor = page.next
