@@ -263,7 +263,7 @@ class Comparison(RuleBasedStateMachine):
 
 TestModel = Comparison.TestCase
 TestModel.settings = settings(
-    max_examples=40, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=40, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
 )
 
 
