@@ -50,7 +50,7 @@ class Replicas:
         self._me, self._peers = me, list(peers)
         self.store, self._transport, self._clock = store, transport, clock
         self._workers, self._background = workers, background
-        self._sending = {peer: Budget(limits.PEER_BYTES_IN_FLIGHT_MAX) for peer in peers}
+        self._sending = {peer: Budget(limits.PEER_CHUNK_BYTES_IN_FLIGHT_MAX) for peer in peers}
         self._trailing = dict.fromkeys(peers, 0)
         self._fetching: dict[bytes, asyncio.Task[bytes]] = {}
         self.counters = Counters()
