@@ -8,7 +8,7 @@ import logging
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Generic, ParamSpec, TypeVar
 
 _log = logging.getLogger(__name__)
@@ -116,7 +116,8 @@ class Budget:
             if turn.done() and not turn.cancelled():
                 self.release(amount)  # it was our turn, and we are gone
             else:
-                self._waiting.remove((amount, turn))
+                with suppress(ValueError):  # a release that came after the cancellation has dropped it already
+                    self._waiting.remove((amount, turn))
                 self._wake()
             raise
 
