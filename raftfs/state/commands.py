@@ -79,7 +79,8 @@ class Rename(_Command, frozen=True):
 
 
 class Copy(_Command, frozen=True):
-    """Copy a file or a whole directory without moving bytes. ``replace`` as in Rename."""
+    """Copy a file or a whole directory (of at most COPY_ENTRIES_MAX entries) without moving bytes. ``replace`` as in
+    Rename. Each copied file gets a revision of its own."""
 
     source: str
     target: str
@@ -98,7 +99,8 @@ class SetMetadata(_Command, frozen=True):
 
 
 class UploadBegin(_Command, frozen=True):
-    """Begin an upload; the result's ``upload`` carries its id. It expires ``expires_ms`` after this command's time."""
+    """Begin an upload; the result's ``upload`` carries its id. It expires ``expires_ms`` after its last new chunk, or
+    after this command if it has none."""
 
     path: str
     expires_ms: int
