@@ -115,6 +115,7 @@ def test_unknown_names_are_refused(cluster: LocalCluster) -> None:
 def test_a_port_that_is_taken_is_named_and_nothing_is_left_running(tmp_path: Path) -> None:
     port = free_port(nodes=3)
     with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         taken.bind(("127.0.0.1", port + 2))
         taken.listen()
         cluster = LocalCluster(nodes=3, dir=tmp_path, port=port)

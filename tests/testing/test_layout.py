@@ -90,6 +90,7 @@ def test_a_free_block_is_free_and_a_taken_port_is_not() -> None:
     port = free_port(nodes=3)
     assert all(map(is_free, Layout(Path(), 3, port).ports()))
     with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(("127.0.0.1", port))
         listener.listen()
         assert not is_free(port)
