@@ -51,7 +51,8 @@ class Applier(Protocol):
     """The state machine, called in a thread of its own with entries in index order, each once."""
 
     def apply(self, entries: Sequence[Entry]) -> list[list[Any]]:
-        """One result for each command. An exception stops the node: it must not diverge."""
+        """One result for each command, for the entries that were applied: all, or the first of them. StorageFull if
+        none could be for want of space; it is called again. Any other exception stops the node: it must not diverge."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,15 +342,18 @@ class Consensus:
             except OSError as error:
                 if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                     return self._fail(error)
-                if not self._disk_full:
-                    log.error("the disk of the journal is full: nothing is acknowledged until there is space")
-                self._disk_full = True
+                self._note_disk_full(error)
                 await asyncio.sleep(_DISK_FULL_RETRY_S)
         self._disk_full = False
         self._journal.complete(flush)
         self._engine.guard.durable()
         self._ask_turn()
         return None
+
+    def _note_disk_full(self, error: Exception) -> None:
+        if not self._disk_full:
+            log.error("the disk is full, so nothing is acknowledged here until there is space: %s", error)
+        self._disk_full = True
 
     # --- the state machine's thread ------------------------------------------------------------------------------
 
@@ -361,8 +365,13 @@ class Consensus:
             try:
                 while self.applied_index < self._engine.safe_index:
                     entries = self._next_entries()
-                    results = await loop.run_in_executor(self._apply_thread, self._applier.apply, entries)
-                    self._applied(entries, results)
+                    try:
+                        results = await loop.run_in_executor(self._apply_thread, self._applier.apply, entries)
+                    except StorageFull as error:
+                        self._note_disk_full(error)
+                        await asyncio.sleep(_DISK_FULL_RETRY_S)
+                        continue
+                    self._applied(entries[: len(results)], results)
             except Exception as error:
                 return self._fail(error)
 
@@ -380,6 +389,7 @@ class Consensus:
         return entries
 
     def _applied(self, entries: Sequence[Entry], results: Sequence[Sequence[Any]]) -> None:
+        self._disk_full = False
         for entry, answers in zip(entries, results, strict=True):
             self.applied_index = entry.index
             self._proposals.applied(entry.index, entry.term, answers)

@@ -24,7 +24,7 @@ from raftfs.api import make_app
 from raftfs.chunks import ChunkStore
 from raftfs.config import NodeConfig
 from raftfs.consensus import Consensus, Entry, PeerTransport, tls_contexts
-from raftfs.errors import ConfigError, CorruptData
+from raftfs.errors import ConfigError, CorruptData, StorageFull
 from raftfs.frontend import Directory, Forwarder
 from raftfs.frontend.upstream import Upstream
 from raftfs.http import HttpServer
@@ -126,7 +126,16 @@ class _Applier:
         self._state = state
 
     def apply(self, entries: Sequence[Entry]) -> list[list[Any]]:
-        return [list(self._state.apply(entry.index, entry.term, entry.commands)) for entry in entries]
+        """A full disk ends it early: what was applied before is answered, and the rest comes again."""
+        answers: list[list[Any]] = []
+        for entry in entries:
+            try:
+                answers.append(list(self._state.apply(entry.index, entry.term, entry.commands)))
+            except StorageFull:
+                if not answers:
+                    raise
+                break
+        return answers
 
 
 class _Identity(msgspec.Struct, frozen=True):
