@@ -52,7 +52,9 @@ class Proposals:
         self._append = append
         self._waiting: deque[_Proposal] = deque()
         self._waiting_bytes = 0
-        self._open: dict[int, tuple[int, list[_Proposal]]] = {}  # index → (term, proposals of that entry)
+        # index → (term, proposals of that entry). More than one if this node led, lost and led again: which of them
+        # takes the index is open until it is applied.
+        self._open: dict[int, list[tuple[int, list[_Proposal]]]] = {}
         self._open_count = 0
 
     async def submit(self, command: bytes, pump: Callable[[], None], *, timeout_s: float) -> Any:
@@ -89,7 +91,7 @@ class Proposals:
             index, term = place
             for proposal in batch:
                 proposal.proposed = True
-            self._open[index] = (term, batch)
+            self._open.setdefault(index, []).append((term, batch))
             self._open_count += len(batch)
             in_flight += 1
 
@@ -106,17 +108,14 @@ class Proposals:
 
     def applied(self, index: int, term: int, results: Sequence[Any]) -> None:
         """Entry ``index`` was applied with ``term``: answer whoever proposed it."""
-        found = self._open.pop(index, None)
-        if found is None:
-            return
-        proposed_term, batch = found
-        self._open_count -= len(batch)
-        if proposed_term != term:
-            _fail(batch, Unavailable, "another leader's entry took the place of this write", "not_applied")
-            return
-        for proposal, result in zip(batch, results, strict=True):
-            if not proposal.future.done():
-                proposal.future.set_result(result)
+        for proposed_term, batch in self._open.pop(index, ()):
+            self._open_count -= len(batch)
+            if proposed_term != term:
+                _fail(batch, Unavailable, "another leader's entry took the place of this write", "not_applied")
+                continue
+            for proposal, result in zip(batch, results, strict=True):
+                if not proposal.future.done():
+                    proposal.future.set_result(result)
 
     def refuse_waiting(self) -> None:
         """This node does not lead: what is not in the log goes back to be sent to the leader."""
@@ -128,8 +127,9 @@ class Proposals:
     def close(self) -> None:
         """The node ends."""
         self.refuse_waiting()
-        for _, batch in self._open.values():
-            _fail(batch, UnknownOutcome, "the node stopped before the write was decided", "unknown")
+        for entries in self._open.values():
+            for _, batch in entries:
+                _fail(batch, UnknownOutcome, "the node stopped before the write was decided", "unknown")
         self._open.clear()
         self._open_count = 0
 

@@ -199,7 +199,6 @@ def test_raftfs_refuses_no_write_that_it_appends_later(guarded: GuardedMaker) ->
         assert cluster.values("b") == ["once"] * write.acknowledged
 
 
-@pytest.mark.xfail(strict=True, reason="the later proposal takes the place of the earlier one in the table")
 async def test_raftfs_forgets_no_proposal_whose_index_is_used_again() -> None:
     """Led, deposed, its log cut, leading again: the next entry has the index of one that is still open."""
     term = 1
