@@ -18,7 +18,7 @@ from pysyncobj.journal import FIRST_RECORD_OFFSET, FileJournal
 from raftfs.consensus.journal import Journal
 
 from .cluster import ELECTION_S
-from .guarded_cluster import GuardedMaker
+from .guarded_cluster import GuardedCluster, GuardedMaker
 from .plain_cluster import PlainMaker
 
 
@@ -196,21 +196,33 @@ def test_plain_pysyncobj_past_4_gib_keeps_an_entry_in_memory_that_is_not_in_its_
     file._destroy()
 
 
-def test_raftfs_votes_once_in_a_term_whatever_happens(guarded: GuardedMaker) -> None:
-    cluster = guarded()
+def two_candidates_ask_a_node_that_loses_power_in_between(cluster: GuardedCluster) -> None:
     network = cluster.network
     network.isolate("b")
+    cluster.held_disks = {"c"}
     cluster.elect("a")
     term = cluster.term("a")
     network.isolate("a")
-    cluster.crash("c", power=True)
+    cluster.crash("c", power=True)  # what a sent as leader is gone; its vote must not be
     cluster.start("c")
     network.connect("b", "c")
     cluster.clock.advance(ELECTION_S)
     cluster.tick("b")
     assert cluster.term("b") == term
     network.drain()
+    assert cluster.is_leader("a")
+
+
+def test_raftfs_votes_once_in_a_term_whatever_happens(guarded: GuardedMaker) -> None:
+    cluster = guarded()
+    two_candidates_ask_a_node_that_loses_power_in_between(cluster)
     assert not cluster.is_leader("b")
+
+
+def test_without_a_durable_vote_two_nodes_lead_one_term(guarded: GuardedMaker) -> None:
+    cluster = guarded(forget_votes=True)
+    two_candidates_ask_a_node_that_loses_power_in_between(cluster)
+    assert cluster.is_leader("b")
 
 
 def test_raftfs_acknowledges_what_two_of_three_have_on_their_disks(guarded: GuardedMaker) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from .cluster import Cluster
 from .guarded_cluster import GuardedMaker
 from .plain_cluster import PlainMaker
+from .without_rules import CountsEveryAck
 
 
 def led_again_with_an_old_answer_under_way(cluster: Cluster) -> list[Any]:
@@ -71,3 +72,8 @@ def test_raftfs_drops_an_acknowledgement_of_an_earlier_term(guarded: GuardedMake
     cluster.elect("c")
     cluster.run(2.0)
     assert cluster.values("c") == cluster.values("d") == cluster.values("e") == []
+
+
+def test_without_this_rule_the_stale_acknowledgement_counts(guarded: GuardedMaker) -> None:
+    writes = led_again_with_an_old_answer_under_way(guarded("abcde", guard=CountsEveryAck))
+    assert all(write.acknowledged for write in writes)

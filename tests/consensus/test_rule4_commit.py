@@ -6,6 +6,7 @@ from raftfs.consensus import messages as m
 
 from .guarded_cluster import GuardedMaker
 from .plain_cluster import PlainMaker
+from .without_rules import CommitsUnverified
 
 
 def test_plain_pysyncobj_applies_a_divergent_tail_on_the_first_part_of_a_snapshot(plain: PlainMaker) -> None:
@@ -72,3 +73,16 @@ def test_raftfs_applies_nothing_of_a_divergent_tail(guarded: GuardedMaker) -> No
     cluster.run(1.0)
     assert all(write.lost and not write.acknowledged for write in divergent)
     assert cluster.values("a") == [write.value for write in kept]
+
+
+def test_without_this_rule_a_heartbeat_commits_a_divergent_tail(guarded: GuardedMaker) -> None:
+    cluster = guarded(guard=CommitsUnverified)
+    cluster.elect("a")
+    cluster.run(0.5)
+    shared, shared_term, _ = cluster.log("a")[-1]
+    cluster.network.isolate("a")
+    divergent = [cluster.put("a", f"divergent {number}") for number in range(3)]
+    cluster.elect("b")
+    cluster.inject("b", "a", m.Append(cluster.term("b"), 10**6, shared, shared_term, shared + 3, []))
+    cluster.tick("a")
+    assert cluster.values("a") == [write.value for write in divergent]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import pickle
 import socket
 import struct
@@ -16,7 +18,14 @@ from cryptography.fernet import Fernet
 from pysyncobj import SyncObj, SyncObjConf, replicated
 from pysyncobj.encryptor import getEncryptor
 
+from raftfs.consensus import messages as m
+from raftfs.consensus.guard import NO_OP
+from raftfs.consensus.peers import Callbacks, PeerTransport
+from raftfs.limits import PEER_FRAME_BYTES_MAX
+
+from .guarded_cluster import GuardedMaker
 from .plain_cluster import PlainMaker, type_byte
+from .ports import free_address
 
 TICKS_MAX = 1000  # of at most 10 ms each: how long a real node is driven before a test gives up
 PASSWORD = "a password"
@@ -196,3 +205,86 @@ def test_plain_pysyncobj_with_a_password_accepts_what_an_attacker_recorded_and_s
     assert server.until(lambda: server.node.items == ["recorded"])
     server.client.sendall(5 * recorded)  # bytes alone: whoever sends them knows no key
     assert server.until(lambda: len(server.node.items) == 6)
+
+
+async def test_raftfs_unpickles_and_inflates_nothing_and_closes_the_connection(tmp_path: Path) -> None:
+    address = free_address()
+    heard: list[Any] = []
+    transport = PeerTransport(me="a", cluster_id="c", members={"a": address, "b": "127.0.0.1:1"})
+    transport.on = Callbacks(message=lambda peer, message: heard.append(message))
+    await transport.start()
+    proof = tmp_path / "made by the server"
+    pickled = pickle.dumps(Touch(proof))
+    large = PEER_FRAME_BYTES_MAX + 1
+    try:
+        for body in (pickled, zlib.compress(pickled), zlib.compress(bytes(32 * 1024 * 1024)), b"", b"." * 2048):
+            for length in (struct.pack(">I", len(body)), struct.pack("i", len(body)), struct.pack(">I", large)):
+                reader, writer = await asyncio.open_connection("127.0.0.1", int(address.rsplit(":", 1)[1]))
+                writer.write(length + body)
+                writer.write_eof()
+                async with asyncio.timeout(20):
+                    with contextlib.suppress(ConnectionResetError):
+                        assert await reader.read() == b""
+                writer.close()
+    finally:
+        await transport.stop()
+    assert heard == []
+    assert not proof.exists()
+
+
+def test_raftfs_listens_on_the_address_that_it_is_given() -> None:
+    async def listening() -> list[str]:
+        address = free_address()
+        transport = PeerTransport(me="a", cluster_id="c", members={"a": address})
+        await transport.start()
+        try:
+            server = transport._server
+            assert server is not None
+            return [listener.getsockname()[0] for listener in server.sockets]
+        finally:
+            await transport.stop()
+
+    assert asyncio.run(listening()) == ["127.0.0.1"]
+
+
+@pytest.mark.parametrize("type_name", ["regular", "membership"])
+def test_raftfs_takes_no_entry_that_pysyncobj_would_unpickle(guarded: GuardedMaker, type_name: str) -> None:
+    """Not even from a member."""
+    cluster = guarded()
+    cluster.elect("a")
+    cluster.run(0.5)
+    before = cluster.log("b")
+    entry = m.WireEntry(cluster.term("a"), type_byte[type_name] + pickle.dumps(["add", "stranger:1"]))
+    message = m.Append(cluster.term("a"), 10**6, before[-1][0], before[-1][1], 0, [entry])
+    with pytest.raises(m.ProtocolViolation):
+        cluster.inject("a", "b", message)
+    assert cluster.log("b") == before
+
+
+def test_raftfs_takes_no_entry_from_the_future(guarded: GuardedMaker) -> None:
+    cluster = guarded()
+    cluster.elect("a")
+    cluster.run(0.5)
+    last, term, _ = cluster.log("b")[-1]
+    with pytest.raises(m.ProtocolViolation):
+        cluster.inject("a", "b", m.Append(term, 10**6, last, term, 0, [m.WireEntry(10**6, NO_OP)]))
+    assert cluster.term("b") == term
+    assert cluster.log("b")[-1][0] == last
+
+
+def test_raftfs_is_not_moved_by_what_an_attacker_recorded_and_sends_again(guarded: GuardedMaker) -> None:
+    """On a connection without TLS; with it, nothing recorded is accepted at all."""
+    cluster = guarded()
+    network = cluster.network
+    cluster.elect("a")
+    cluster.run(0.5)
+    write = cluster.put("a", "once")
+    recorded = network.in_flight("a", "b")
+    cluster.run(0.5)
+    assert write.acknowledged
+    before = cluster.log("b")
+    for raw in 5 * recorded:
+        cluster.inject("a", "b", m.decode(raw))
+    cluster.run(0.5)
+    assert cluster.log("b") == before
+    assert cluster.values("b") == ["once"]
