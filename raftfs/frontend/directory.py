@@ -162,6 +162,8 @@ class Directory:
                 best = _newest(claims, without={suspect} if pending else set())
                 if best is not None and claims[best] >= self._term:
                     return self._elect(best, claims[best])
+                if len(silent) < len(tasks) - len(pending) and {tasks[task] for task in pending} == {suspect}:
+                    break  # the others have said what they know; the one that fails is not worth the wait
         finally:
             for task in pending:
                 task.cancel()

@@ -261,21 +261,22 @@ class _Write:
         up (noted) for another leader. Raises ATTEMPT_ERRORS."""
         task = asyncio.ensure_future(self._send(leader))
         loop, body = asyncio.get_running_loop(), self._call.body
-        given_bytes, moved_s, whole_s = body.given_bytes, loop.time(), None
+        given_bytes, moved_s, whole_s, pause_s = body.given_bytes, loop.time(), None, SLOW_S
         try:
             while True:
-                await asyncio.wait((task,), timeout=SLOW_S if self._data is None else min(SLOW_S, self._left_s()))
+                await asyncio.wait((task,), timeout=pause_s if self._data is None else min(pause_s, self._left_s()))
                 now_s = loop.time()
                 if task.done():
                     return task.result()
                 if body.given_bytes != given_bytes or body.waiting:
-                    given_bytes, moved_s = body.given_bytes, now_s
+                    given_bytes, moved_s, pause_s = body.given_bytes, now_s, SLOW_S
                     continue
                 if self._data is None and body.complete and whole_s is None:
                     whole_s = now_s  # the deadline of a streamed write begins when its body is whole
                 if self._is_over(now_s, moved_s, whole_s):
                     self._note_broken(f"{leader} did not answer in time")
                     raise self._given_up()
+                pause_s = RETRY_PAUSE_S_MAX
                 if await self._moved_from(leader) and not task.done():
                     self._note_broken(f"{leader} does not lead any more")
                     return None
