@@ -15,6 +15,7 @@ from typing import Any, Protocol, Self
 from aiohttp import StreamReader, web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import RawRequestMessage
+from aiohttp.http import RawRequestMessage
 from aiohttp.http_exceptions import LineTooLong
 
 from raftfs.config import split_address
@@ -186,22 +187,31 @@ class _RequestHandler(web.RequestHandler):
         return response
 
     def data_received(self, data: bytes) -> None:
-        if not self._refused:  # what follows a refused request is read and dropped until the answer is out
-            super().data_received(data)
+        if self._refused:  # what follows a refused request is read and dropped until the answer is out
+            return
+        super().data_received(data)
+        if self._messages and not isinstance(self._messages[-1][0], RawRequestMessage):
+            # The parser has given up. It does not tell the body that it was in the middle of.
+            self._refused = True
+            self._break_off(IncompleteBody("what follows is not HTTP/1.1"))
 
     def eof_received(self) -> bool | None:  # type: ignore[override]  # asyncio's own contract
         """The client sends no more. It may still listen for the answer to what it did send."""
-        bodies = [body for _, body in self._messages]
-        if self.current_body is not None:
-            bodies.append(self.current_body)
-        idle = not bodies or (self._waiter is not None and not self._waiter.done())
+        idle = not self._bodies() or (self._waiter is not None and not self._waiter.done())
         if idle or self.transport is None or self.transport.get_extra_info("sslcontext") is not None:
             return None
-        for body in bodies:
-            if not body.is_eof():
-                body.set_exception(IncompleteBody("the client closed the connection"))
+        self._break_off(IncompleteBody("the client closed the connection"))
         self.close()
         return True
+
+    def _bodies(self) -> list[StreamReader]:
+        """Of the requests that wait and of the one in hand."""
+        return [*(body for _, body in self._messages), *([self.current_body] if self.current_body else [])]
+
+    def _break_off(self, error: IncompleteBody) -> None:
+        for body in self._bodies():
+            if not body.is_eof():
+                body.set_exception(error)
 
 
 def _first_line(text: str) -> str:
