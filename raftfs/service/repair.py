@@ -89,19 +89,27 @@ class Backfill:
             for ref in page:
                 if ref.digest not in kept:
                     self._lacking.pop(ref.digest, None)
-            if wanted:
-                await self._fetch_page(wanted)
+            if wanted and not await self._fetch_page(wanted):
+                break  # nothing more fits here; the next round tries again
 
-    async def _fetch_page(self, wanted: list[ChunkRef]) -> None:
+    async def _fetch_page(self, wanted: list[ChunkRef]) -> bool:
+        """Whether there was room for all that came."""
+        room = True
         holders = await self._replicas.who_has([ref.digest for ref in wanted])
         places = asyncio.Semaphore(limits.CHUNK_TRANSFERS_AT_ONCE_MAX)
 
         async def fetch(ref: ChunkRef) -> None:
+            nonlocal room
             async with places:
+                if not room:
+                    return
                 try:
                     await self._replicas.fetch(ref, holders[ref.digest])
                 except RaftfsError as error:
                     _log.debug("cannot backfill yet: %s", error.detail)
+                    return
+                if await self._absent([ref]):
+                    room = False  # it came, and the disk could not take it
                 else:
                     self._lacking.pop(ref.digest, None)
 
@@ -110,6 +118,7 @@ class Backfill:
                 group.create_task(fetch(ref))
         left = sum(ref.digest in self._lacking for ref in wanted)
         _log.info("backfill: %d chunks fetched, %d are still missing", len(wanted) - left, left)
+        return room
 
     async def _absent(self, refs: list[ChunkRef]) -> list[ChunkRef]:
         there = await self._workers.run(self._replicas.have, [ref.digest for ref in refs])

@@ -66,3 +66,17 @@ async def test_a_full_majority_refuses(tmp_path: Path) -> None:
         assert caught.value.outcome == "not_applied"
         with pytest.raises(errors.NotFound):
             await three.leader.files.stat("/f", ReadOptions())
+
+
+async def test_a_full_follower_knows_what_it_lacks_and_fetches_it_when_there_is_room(tmp_path: Path) -> None:
+    async with with_full_disks(tmp_path, {"n3"}) as three:
+        await three.put("/f", BIG)
+        three.log.catch_up("n3")
+        for _ in range(3):
+            await three.services["n3"].backfill.round()
+            assert three.services["n3"].backfill.missing
+        where = str(tmp_path / "n3" / "chunks")
+        subprocess.run(["mount", "-o", "remount,size=64m", where], check=True)
+        await three.services["n3"].backfill.round()
+        assert three.services["n3"].backfill.missing == 0
+        assert three.digests("n3") == three.digests("n1")
