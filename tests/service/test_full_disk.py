@@ -37,6 +37,10 @@ def small_disks(folder: Path, names: set[str]) -> Iterator[None]:
             subprocess.run(["umount", str(where)], check=True)
 
 
+def enlarge(disk: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
+
+
 @asynccontextmanager
 async def with_full_disks(folder: Path, full: set[str]) -> AsyncIterator[Trio]:
     with small_disks(folder, full):
@@ -75,8 +79,7 @@ async def test_a_full_follower_knows_what_it_lacks_and_fetches_it_when_there_is_
         for _ in range(3):
             await three.services["n3"].backfill.round()
             assert three.services["n3"].backfill.missing
-        where = str(tmp_path / "n3" / "chunks")
-        subprocess.run(["mount", "-o", "remount,size=64m", where], check=True)
+        enlarge(tmp_path / "n3" / "chunks")
         await three.services["n3"].backfill.round()
         assert three.services["n3"].backfill.missing == 0
         assert three.digests("n3") == three.digests("n1")
