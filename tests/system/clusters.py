@@ -87,7 +87,11 @@ def _is_level(view: dict[str, Any]) -> bool:
 
 def _short(view: dict[str, Any] | None) -> str:
     keys = ("id", "reachable", "lag", "missing_chunks")
-    return "no answer" if view is None else f"applied {view['applied_index']} " + str([[member[key] for key in keys] for member in view["members"]])
+    return (
+        "no answer"
+        if view is None
+        else f"applied {view['applied_index']} " + str([[member[key] for key in keys] for member in view["members"]])
+    )
 
 
 def kill_all(cluster: LocalCluster) -> None:

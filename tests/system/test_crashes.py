@@ -55,33 +55,23 @@ def test_a_node_killed_in_a_stream_of_writes(victim: str) -> None:
     with running(**CRASH_OPTIONS) as cluster:
         ledger = Ledger()
         with Writers(ledger, cluster.url, seed=secrets.randbits(32)):
-            _writes_more(ledger, 60)
+            _writes_more(ledger, 50)
             leader = cluster.leader()
             dead = leader if victim == "leader" else next(node for node in cluster.nodes if node != leader)
             cluster.kill(dead)
-            _writes_more(ledger, 60)
-            survivors = [node for node in cluster.nodes if node != dead]
+            _writes_more(ledger, 50)
+        survivors = {node: url for node, url in cluster.node_urls.items() if node != dead}
+        print(f"killed {dead}, the {victim}; {cluster.leader()} leads; {ledger}")
+        for node, url in survivors.items():
+            complaints = ledger.check(fetcher(url))
+            assert not complaints, f"through {node}: {complaints}"
+        with Writers(ledger, cluster.url, seed=secrets.randbits(32)):
             cluster.start(dead, wait=False)
-            _writes_more(ledger, 60)
-        print(f"killed {dead}, the {victim}; survivors {survivors}, leader now {cluster.leader()}")
+            _writes_more(ledger, 50)
         settle(cluster)
         _check_everywhere(cluster, ledger)
         _check_own_disk(cluster, dead, ledger)
         settle(cluster)
-
-
-def test_acknowledged_writes_are_on_the_survivors_while_the_leader_stays_dead() -> None:
-    with running(**CRASH_OPTIONS) as cluster:
-        ledger = Ledger()
-        with Writers(ledger, cluster.url, seed=secrets.randbits(32)):
-            _writes_more(ledger, 60)
-            dead = cluster.leader()
-            cluster.kill(dead)
-        print(ledger)
-        for node in cluster.nodes:
-            if node != dead:
-                complaints = ledger.check(fetcher(cluster.node_urls[node]))
-                assert not complaints, f"through {node}: {complaints}"
 
 
 def test_all_nodes_killed_at_once_again_and_again() -> None:
@@ -90,7 +80,7 @@ def test_all_nodes_killed_at_once_again_and_again() -> None:
         ledger = Ledger()
         with Writers(ledger, cluster.url, seed=secrets.randbits(32), clients=5):
             for number in range(rounds):
-                _writes_more(ledger, 40)
+                _writes_more(ledger, 30)
                 kill_all(cluster)
                 start_all(cluster)
                 print(f"round {number + 1} of {rounds}: {ledger.acknowledged} acknowledged, {cluster.leader()} leads")
@@ -106,7 +96,7 @@ def test_nodes_killed_and_restarted_one_after_the_other_without_a_rest() -> None
     with running(**CRASH_OPTIONS) as cluster:
         ledger = Ledger()
         with Writers(ledger, cluster.url, seed=secrets.randbits(32), clients=4):
-            for _ in range(6):
+            for _ in range(4):
                 dead = dice.choice([cluster.leader(), *cluster.nodes])
                 cluster.kill(dead)
                 _writes_more(ledger, 15)

@@ -133,7 +133,7 @@ class RawExchange:
     def status(self) -> int | None:
         """Status of the first answer on the connection; None if there is none."""
         words = self.received.split(b" ", 2)
-        return int(words[1]) if self.received.startswith(b"HTTP/1.1 ") else None
+        return int(words[1]) if self.received.startswith(b"HTTP/1.") else None
 
 
 def raw(
@@ -145,7 +145,7 @@ def raw(
     """
     sent = 0
     with socket.create_connection(address, timeout=wait_s) as sock:
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError, TimeoutError):
+        with contextlib.suppress(OSError):
             for piece in pieces:
                 sock.sendall(piece)
                 sent += len(piece)
