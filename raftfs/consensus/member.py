@@ -248,6 +248,8 @@ class Consensus:
     # --- events --------------------------------------------------------------------------------------------------
 
     def _message(self, peer: str, message: m.Message) -> None:
+        if self.failed.done():
+            return
         try:
             if isinstance(message, m.Probe):
                 self._barriers.receive_probe(peer, message)

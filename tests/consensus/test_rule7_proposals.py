@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from pysyncobj import FAIL_REASON
 
+from raftfs.consensus import messages as m
 from raftfs.consensus.proposals import Proposals
 from raftfs.errors import NotLeader, Unavailable, UnknownOutcome
 
@@ -180,10 +181,23 @@ async def test_raftfs_stops_a_node_whose_state_machine_raises_instead_of_trying_
     async with members(tmp_path, "a") as group:
         node = group.nodes["a"]
         await group.leader()
+        group.states["a"].raises = True
         with pytest.raises(UnknownOutcome):
-            await node.propose(b"raise", timeout_s=0.3)
+            await node.propose(b"a command", timeout_s=0.3)
         assert isinstance(await node.failed, ValueError)
         assert group.states["a"].raised == 1
+
+
+async def test_raftfs_hears_nothing_more_on_a_node_that_must_not_go_on(tmp_path: Path) -> None:
+    async with members(tmp_path) as group:
+        leader = await group.propose(b"before")
+        broken = next(name for name in group.nodes if name != leader)
+        group.states[broken].raises = True
+        await group.propose(b"after", among=leader)
+        await group.nodes[broken].failed
+        term = group.nodes[broken].term
+        group.wires[broken].on.message(leader, m.VoteRequest(term + 10, 10**6, term + 9))
+        assert group.nodes[broken].term == term
 
 
 def test_raftfs_refuses_no_write_that_it_appends_later(guarded: GuardedMaker) -> None:
