@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import metadata
+from random import Random
 from typing import Any, Final
 
-from pysyncobj import SyncObj, SyncObjConf, syncobj
+from pysyncobj import FAIL_REASON, SyncObj, SyncObjConf, syncobj
 from pysyncobj.node import Node
 
 from raftfs.config import RaftTimes
 from raftfs.consensus import messages as m
+from raftfs.consensus.elections import Elections
 from raftfs.consensus.guard import COMMANDS, Guard
 from raftfs.consensus.journal import Journal
 from raftfs.errors import ConfigError
@@ -51,6 +53,7 @@ class Engine:
         times: RaftTimes,
         emit: Callable[[str, m.Message], None],
         clock: Callable[[], float],
+        rng: Random,
         guard: type[Guard] = Guard,
     ) -> None:
         _check_installed()
@@ -62,6 +65,10 @@ class Engine:
             self._raft = SyncObj(Node(me), [Node(peer) for peer in peers], conf=_conf(times), transport=self.guard)
         self._raft._SyncObj__raftLastApplied = max(1, applied_index)
         self.guard.core = self
+        self.elections = Elections(
+            me=me, peers=peers, voter=self, times=times, emit=emit, clock=clock, rng=rng
+        )  # fmt: skip
+        self.guard.on_vote = self.elections.voted
 
     @property
     def term(self) -> int:
@@ -91,13 +98,45 @@ class Engine:
         be current (Raft dissertation, section 6.4)."""
         return self.is_leader and self.journal.term(self.commit_index) == self.term
 
+    @property
+    def leader_heard_s(self) -> float:
+        return self.guard.leader_heard_s
+
+    @property
+    def last_entry(self) -> tuple[int, int]:
+        return self.journal.last_term, self.journal.last_index
+
     def receive(self, peer: str, message: m.Message) -> None:
-        """See Guard.receive."""
-        self.guard.receive(peer, message)
+        """See Guard.receive; what concerns elections is judged first."""
+        self.elections.heard(peer)
+        if isinstance(message, m.PreVote):
+            self.elections.receive_pre_vote(peer, message)
+        elif isinstance(message, m.PreVoteGrant):
+            self.elections.receive_grant(peer, message)
+        elif isinstance(message, m.TimeoutNow):
+            if peer == self.leader_id and message.term == self.term and not self.is_leader:
+                self.guard.transferring = True
+                self.begin_election()
+        elif not (isinstance(message, m.VoteRequest) and self.elections.refuses(message)):
+            self.guard.receive(peer, message)
 
     def tick(self) -> None:
+        self.elections.tick()
         self.guard.resume()
         self._raft.doTick(0.0)
+        self.guard.transferring = False
+
+    def begin_election(self) -> None:
+        """PySyncObj's own timer is out of reach; a leader's wish, as it sees it, is what starts its elections."""
+        if self.guard.reaches_anyone:
+            self.guard.deliver_timeout_now(self._raft._getLeader(), self.term)
+
+    def transfer(self) -> bool:
+        """As leader, ask the member with the newest log to take over; False if none has all of ours."""
+        answers: list[Any] = []
+        self.guard.resume()
+        self._raft.transferLeadership(None, lambda _result, reason: answers.append(reason))
+        return answers == [FAIL_REASON.SUCCESS]
 
     def propose(self, data: bytes) -> int | None:
         """Append an entry if this node leads; its index, or None. Whether it will be committed is open."""
@@ -123,8 +162,9 @@ def _conf(times: RaftTimes) -> SyncObjConf:
         commandsWaitLeader=False,
         dynamicMembershipChange=False,
         useFork=False,
-        raftMinTimeout=times.election_timeout_ms_min / 1000,
-        raftMaxTimeout=times.election_timeout_ms_max / 1000,
+        # Out of reach: elections.py says when.
+        raftMinTimeout=_FOREVER_S / 3,
+        raftMaxTimeout=_FOREVER_S / 2,
         appendEntriesPeriod=times.heartbeat_ms / 1000,
         # A leader without answers from a majority for this long steps down.
         leaderFallbackTimeout=times.election_timeout_ms_max / 1000,

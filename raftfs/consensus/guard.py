@@ -87,6 +87,8 @@ class Guard(Transport):  # type: ignore[misc]  # PySyncObj has no types
         self._votes: tuple[int, set[str]] = (0, set())
         self.core: Core
         self.leader_heard_s = float("-inf")
+        self.transferring = False  # the next election is the old leader's wish
+        self.on_vote: Callable[[], None] = lambda: None
 
     # --- what PySyncObj asks of a transport ----------------------------------------------------------------------
 
@@ -102,10 +104,14 @@ class Guard(Transport):  # type: ignore[misc]  # PySyncObj has no types
             self._acknowledge(message)
         elif kind == "request_vote":
             self._votes = (message["term"], set())
-            self._emit(peer, m.VoteRequest(message["term"], message["last_log_index"], message["last_log_term"]))
+            last = message["last_log_index"], message["last_log_term"]
+            self._emit(peer, m.VoteRequest(message["term"], *last, self.transferring))
         elif kind == "response_vote":
             # PySyncObj wrote term and vote through the journal, which fsyncs them, before it came here.
             self._emit(peer, m.VoteGrant(message["term"]))
+            self.on_vote()
+        elif kind == "timeout_now":
+            self._emit(peer, m.TimeoutNow(message["term"]))
         # Its forwarding of commands (and anything else) is not used: proposals have their own way to the leader.
         return True
 
@@ -130,6 +136,15 @@ class Guard(Transport):  # type: ignore[misc]  # PySyncObj has no types
             if flow.paused:
                 flow.paused = False
                 self._onNodeConnected(self._nodes[peer])
+
+    @property
+    def reaches_anyone(self) -> bool:
+        """Whether messages can be sent to a peer, or there is none."""
+        return bool(self._flows) or not self._nodes
+
+    def deliver_timeout_now(self, leader: Any, term: int) -> None:
+        """Let PySyncObj begin an election at its next tick. It listens only to what it takes for the leader."""
+        self._onMessageReceived(leader, {"type": "timeout_now", "term": term})
 
     def match_index(self, peer: str) -> int | None:
         """On the leader: up to where ``peer``'s durable log is known to equal ours; None if not connected."""

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 from typing import Any, Final, Protocol
 
 from raftfs.config import RaftTimes
@@ -92,6 +93,7 @@ class Consensus:
         times: RaftTimes,
         transport: PeerTransport,
         clock: Callable[[], float] = time.monotonic,
+        rng: Random | None = None,
     ) -> None:
         self._me = me
         self._peers = members - {me}
@@ -103,7 +105,7 @@ class Consensus:
         self._journal = Journal(data_dir / "journal", commit_floor=applied_index)
         self._engine = Engine(
             me=me, peers=self._peers, journal=self._journal, applied_index=applied_index,
-            times=times, emit=transport.send, clock=clock,
+            times=times, emit=transport.send, clock=clock, rng=rng or Random(),
         )  # fmt: skip
         self._barriers = Barriers(
             me=me, peers=self._peers, engine=self._engine, emit=transport.send, clock=clock,
@@ -116,6 +118,7 @@ class Consensus:
         self._turn_asked = False
         self._leader_seen_s = clock()
         self._leader_seen: str | None = None
+        self._transferring = False
         self._disk_full = False
         self._writing: asyncio.Task[None] | None = None
         self._apply_wanted = asyncio.Event()
@@ -127,7 +130,7 @@ class Consensus:
     async def start(self) -> None:
         """Begin. ``failed`` gets an exception when the node must not go on."""
         self.failed = asyncio.get_running_loop().create_future()
-        self._transport.on = Callbacks(self._message, self._connected, self._disconnected)
+        self._transport.on = Callbacks(self._message, self._connected, self._disconnected, self._lost)
         self._tasks = [
             asyncio.create_task(self._keep_time(), name="raft-timer"),
             asyncio.create_task(self._keep_applying(), name="raft-apply"),
@@ -200,6 +203,23 @@ class Consensus:
         if self._disk_full:
             raise StorageFull("the leader's disk is full; free some space on it", outcome="not_applied")
         return await self._proposals.submit(command, self._ask_turn, timeout_s=timeout_s)
+
+    async def transfer(self, *, timeout_s: float) -> bool:
+        """As leader, hand the leadership to the member with the newest log, and lose nothing: proposals wait until
+        that member has the whole log, and are sent on to it afterwards. False if nobody took over in time."""
+        self._transferring = True
+        try:
+            async with asyncio.timeout(timeout_s):
+                while self._engine.is_leader and not self.failed.done():
+                    if self._journal.last_index == self.applied_index:
+                        self._engine.transfer()
+                    self._ask_turn()
+                    await asyncio.sleep(self._times.heartbeat_ms / 1000)
+        except TimeoutError:
+            pass
+        finally:
+            self._transferring = False
+        return not self._engine.is_leader
 
     async def barrier(self, *, timeout_s: float) -> int:
         """A ReadIndex round: returns when everything acknowledged before the call is applied here.
@@ -275,6 +295,10 @@ class Consensus:
     def _disconnected(self, peer: str) -> None:
         self._engine.guard.disconnected(peer)
 
+    def _lost(self, peer: str) -> None:
+        self._engine.elections.lost(peer)
+        self._ask_turn()
+
     def _append(self, data: bytes) -> tuple[int, int] | None:
         index = self._engine.propose(data)
         return None if index is None else (index, self._engine.term)
@@ -294,7 +318,8 @@ class Consensus:
             self._engine.tick()
             self._watch_leader()
             if self._engine.is_leader:
-                self._proposals.pump(self._journal.last_index - self.applied_index)
+                if not self._transferring:
+                    self._proposals.pump(self._journal.last_index - self.applied_index)
             else:
                 self._proposals.refuse_waiting()
             self._barriers.tick()

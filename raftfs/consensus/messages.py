@@ -46,8 +46,26 @@ class AppendAck(_Message, frozen=True):
 
 
 class VoteRequest(_Message, frozen=True):
+    """``transfer``: the leader itself asked for this election, so that loyalty to it is no reason to refuse."""
+
     last_log_index: int
     last_log_term: int
+    transfer: bool = False
+
+
+class PreVote(_Message, frozen=True):
+    """Would you vote for this log in ``term`` (one above the asker's)? Changes nothing at either side."""
+
+    last_log_index: int
+    last_log_term: int
+
+
+class PreVoteGrant(_Message, frozen=True):
+    """Yes; ``term`` is the one that was asked for."""
+
+
+class TimeoutNow(_Message, frozen=True):
+    """The leader of ``term`` hands its leadership over: begin an election at once (Raft dissertation, section 3.10)."""
 
 
 class VoteGrant(_Message, frozen=True):
@@ -82,7 +100,7 @@ class ReadIndexAnswer(_Message, frozen=True):
 
 
 Message = (
-    Append | AppendAck | VoteRequest | VoteGrant | StaleTerm
+    Append | AppendAck | VoteRequest | VoteGrant | PreVote | PreVoteGrant | TimeoutNow | StaleTerm
     | Probe | ProbeAck | ReadIndexRequest | ReadIndexAnswer
 )  # fmt: skip
 

@@ -63,6 +63,8 @@ class _Peer:
     raft: Connection | None = None
     bulk: BulkClient | None = None
     refused: str | None = None
+    incoming: dict[Channel, Connection] = field(default_factory=dict)
+    """its newest connection to us for each channel"""
 
 
 @dataclass(slots=True)
@@ -72,6 +74,8 @@ class Callbacks:
     message: Callable[[str, m.Message], None] = field(default=lambda _peer, _message: None)
     connected: Callable[[str], None] = field(default=lambda _peer: None)
     disconnected: Callable[[str], None] = field(default=lambda _peer: None)
+    lost: Callable[[str], None] = field(default=lambda _peer: None)
+    """the peer closed its connection to us: its process may have died"""
 
 
 class PeerTransport:
@@ -96,6 +100,7 @@ class PeerTransport:
         self._peers = {id_: _Peer(id_, split_address(at)) for id_, at in members.items() if id_ != me}
         self._server: asyncio.Server | None = None
         self._incoming: set[Connection] = set()
+        self._strangers: list[Connection] = []  # of these, those that have not greeted, oldest first
         self._tasks: list[asyncio.Task[None]] = []
         self._bulk = BulkServer()
         self.on = Callbacks()
@@ -168,17 +173,26 @@ class PeerTransport:
 
     def _incoming_made(self, connection: Connection) -> None:
         self._incoming.add(connection)
-        if len(self._incoming) > PEER_CONNECTIONS_MAX:
-            connection.abort()
-            return
+        self._strangers.append(connection)
+        if len(self._strangers) > PEER_CONNECTIONS_MAX:
+            self._strangers[0].abort()  # whoever has been silent for longest makes room
         asyncio.get_running_loop().call_later(PEER_HELLO_S_MAX, self._end_silent, connection)
 
     def _end_silent(self, connection: Connection) -> None:
-        if connection.frame_bytes_max == _HELLO_BYTES_MAX:
+        if connection in self._strangers:
             connection.abort()
 
     def _incoming_lost(self, connection: Connection) -> None:
         self._incoming.discard(connection)
+        if connection in self._strangers:
+            self._strangers.remove(connection)
+
+    def _member_lost(self, connection: Connection, peer: _Peer, channel: Channel) -> None:
+        self._incoming_lost(connection)
+        if peer.incoming.get(channel) is connection:
+            del peer.incoming[channel]
+            if channel == "raft":
+                self.on.lost(peer.id)
 
     def _greeted(self, connection: Connection, frame: bytes) -> None:
         try:
@@ -193,11 +207,22 @@ class PeerTransport:
             log.warning("refused %s on the peer port: %s", connection.extra("peername"), refused)
             connection.close()
             return
+        self._welcome(connection, self._peers[hello.sender], hello.channel)
+
+    def _welcome(self, connection: Connection, peer: _Peer, channel: Channel) -> None:
+        """From now on, frames are the member's. Its older connection is dead, if perhaps without a word: a machine
+        that lost power sends none, and would lock itself out by coming back often enough."""
+        self._strangers.remove(connection)
         connection.frame_bytes_max = PEER_FRAME_BYTES_MAX
-        if hello.channel == "raft":
-            connection.on_frame = lambda c, raw: self._raft_frame(c, hello.sender, raw)
+        connection.on_lost = lambda c: self._member_lost(c, peer, channel)
+        if channel == "raft":
+            connection.on_frame = lambda c, raw: self._raft_frame(c, peer.id, raw)
         else:
-            connection.on_frame = lambda c, raw: self._bulk.frame(c, hello.sender, raw)
+            connection.on_frame = lambda c, raw: self._bulk.frame(c, peer.id, raw)
+        old = peer.incoming.get(channel)
+        peer.incoming[channel] = connection
+        if old is not None:
+            old.abort()
 
     def _check_hello(self, hello: Hello, connection: Connection) -> str | None:
         """Why this connection is refused, or None."""

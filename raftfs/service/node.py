@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import msgspec
 
@@ -33,6 +33,8 @@ from raftfs.service.service import Service
 from raftfs.state import Reader, StateMachine
 
 log = logging.getLogger(__name__)
+
+_HAND_OVER_S_MAX: Final = 2.0
 
 
 class Node:
@@ -103,9 +105,15 @@ class Node:
         stack.push_async_callback(transport.stop)
         await self.service.start()
         self.url = await self._serve_http(stack)
+        stack.push_async_callback(self._hand_over)
         log.info(
             "member %s of cluster %s: %s, peers on %s", config.id, config.cluster_id, self.url, config.peer_address
         )
+
+    async def _hand_over(self) -> None:
+        """A leader that is stopped lets another one lead first, so that nobody waits for an election."""
+        if self._consensus.is_leader and len(self.config.members) > 1:
+            await self._consensus.transfer(timeout_s=_HAND_OVER_S_MAX)
 
     async def _serve_http(self, stack: AsyncExitStack) -> str:
         config = self.config

@@ -23,7 +23,7 @@ from raftfs.consensus.journal import Flush, Journal
 from raftfs.testing.invariants import LogEntry
 from raftfs.testing.virtual import Clock
 
-from .cluster import Cluster
+from .cluster import ELECTION_S, Cluster
 from .plain_cluster import close_notifier
 
 SECTOR_BYTES = 64  # what a torn write loses or keeps as one; smaller than real ones, as the entries are
@@ -72,7 +72,7 @@ class Member:
 
         self.engine = Engine(
             me=name, peers=peers, journal=journal, applied_index=len(state.applied), times=cluster.times,
-            emit=emit, clock=cluster.clock, guard=cluster.guard,
+            emit=emit, clock=cluster.clock, rng=random.Random(name), guard=cluster.guard,
         )  # fmt: skip
         self.barriers = Barriers(
             me=name, peers=peers, engine=self.engine, emit=emit, clock=cluster.clock,
@@ -175,6 +175,8 @@ class GuardedCluster(Cluster):
         if name in self.nodes:
             guard = self.nodes[name].engine.guard
             (guard.connected if up else guard.disconnected)(peer)
+        if not up and peer in self.nodes:
+            self.nodes[peer].engine.elections.lost(name)  # the other end sees the connection close
 
     def tick(self, *names: str) -> None:
         for name in names:
@@ -213,6 +215,15 @@ class GuardedCluster(Cluster):
             node.open.setdefault(index, []).append((node.engine.term, proposal))
         self._settle(name)
         return proposal
+
+    def elect(self, name: str) -> None:
+        """The same, with the round of pre-votes before the votes."""
+        self.clock.advance(ELECTION_S)
+        self.tick(name)
+        self.network.drain()
+        self.tick(name)
+        self.network.drain()
+        assert self.is_leader(name)
 
     def ask(self, name: str, promised: list[str]) -> Read:
         """Ask for a barrier; it is under way at the node's next turn."""

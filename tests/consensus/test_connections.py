@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 
 import msgspec
-import pytest
 
 from raftfs.consensus.messages import PROTOCOL_VERSION
 from raftfs.consensus.peers import Hello, PeerTransport, Welcome
@@ -26,7 +25,6 @@ async def greet(port: int) -> tuple[Welcome | None, asyncio.StreamWriter]:
         return None, writer
 
 
-@pytest.mark.xfail(strict=True, reason="old connections of a member are kept when it comes again, until none is free")
 async def test_a_member_that_comes_again_and_again_is_never_locked_out() -> None:
     address = free_address()
     transport = PeerTransport(me="a", cluster_id="c", members={"a": address, "b": "127.0.0.1:1"})

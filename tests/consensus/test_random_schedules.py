@@ -121,7 +121,7 @@ def test_a_read_index_is_not_taken_from_an_answer_to_the_last_life_of_a_node() -
     ids=["acknowledgements before durability", "removal of what matches", "application before durability"],
 )
 def test_a_rule_that_is_left_out_is_missed(options: dict[str, Any]) -> None:
-    for seed in range(60):
+    for seed in range(400):
         try:
             run_ours(seed, **options)
         except (Violation, SafetyViolation, CorruptData) as error:

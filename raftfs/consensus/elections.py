@@ -1,0 +1,155 @@
+"""When an election may begin, and whose: pre-vote, loyalty to a live leader, and a quick end for a dead one.
+
+PySyncObj's own election timer is set out of reach. A follower that hears no leader for its timeout first asks the
+others whether they would vote for it (pre-vote: Raft dissertation, section 9.6); only a majority of yeses starts a
+real election, so a node that was cut off comes back without a higher term. Nobody grants a pre-vote or a vote while it
+hears a live leader (section 4.2.3). A leader whose process dies closes its connections: a follower that sees this
+asks at once instead of waiting for the timeout; the others confirm only if they lost the leader too, so one broken
+link deposes nobody. Sans-IO: ``tick``, ``receive_*`` and ``lost`` move it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from raftfs.config import RaftTimes
+from raftfs.consensus import messages as m
+
+_SUSPICION_S_MAX: Final = 0.02  # followers that saw the same death ask one after the other
+_SUSPECT_AGAIN_S: Final = 0.1
+
+
+class Voter(Protocol):
+    """What elections ask the engine."""
+
+    @property
+    def term(self) -> int: ...
+    @property
+    def is_leader(self) -> bool: ...
+    @property
+    def leader_id(self) -> str | None: ...
+    @property
+    def leader_heard_s(self) -> float:
+        """When this node last heard the leader of its term."""
+
+    @property
+    def last_entry(self) -> tuple[int, int]:
+        """(term, index) of the last log entry: logs are compared in this order."""
+
+    def begin_election(self) -> None:
+        """Start a real election at the next tick."""
+
+
+class Elections:
+    """``peers`` are the other voting members. One member alone elects itself at once."""
+
+    def __init__(
+        self,
+        *,
+        me: str,
+        peers: frozenset[str],
+        voter: Voter,
+        times: RaftTimes,
+        emit: Callable[[str, m.Message], None],
+        clock: Callable[[], float],
+        rng: random.Random,
+    ) -> None:
+        self._me = me
+        self._peers = peers
+        self._voter = voter
+        self._times = times
+        self._emit = emit
+        self._clock = clock
+        self._rng = rng
+        self._lost: set[str] = set()
+        self._asked_term = 0  # the term for which pre-votes are being gathered, 0 if none
+        self._granted: set[str] = set()
+        self._quiet_since_s = clock()
+        self._timeout_s = self._draw()
+        self._ask_at_s: float | None = None
+
+    def _draw(self) -> float:
+        return self._rng.uniform(self._times.election_timeout_ms_min, self._times.election_timeout_ms_max) / 1000
+
+    # --- the leader's life ---------------------------------------------------------------------------------------
+
+    def heard(self, peer: str) -> None:
+        """Any message from ``peer``: it is there."""
+        self._lost.discard(peer)
+
+    def lost(self, peer: str) -> None:
+        """``peer`` closed its connection to us."""
+        self._lost.add(peer)
+        if peer == self._voter.leader_id and not self._voter.is_leader:
+            self._ask_at_s = self._clock() + self._rng.uniform(0, _SUSPICION_S_MAX)
+
+    def _follows_live_leader(self) -> bool:
+        """Whether this node leads, or heard a leader that is still connected within the shortest election timeout."""
+        if self._voter.is_leader:
+            return True
+        leader = self._voter.leader_id
+        if leader is None or leader in self._lost:
+            return False
+        return self._clock() - self._voter.leader_heard_s < self._times.election_timeout_ms_min / 1000
+
+    # --- asking --------------------------------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """Ask for pre-votes if it is time."""
+        now_s = self._clock()
+        if self._voter.is_leader:
+            self._quiet_since_s, self._ask_at_s, self._asked_term = now_s, None, 0
+            return
+        if self._ask_at_s is not None and now_s >= self._ask_at_s:
+            self._ask_at_s = None
+            if not self._follows_live_leader():
+                self._ask(now_s)
+                self._ask_at_s = now_s + _SUSPECT_AGAIN_S * (1 + self._rng.random())
+        elif now_s - max(self._quiet_since_s, self._voter.leader_heard_s) > self._timeout_s:
+            self._ask(now_s)
+
+    def _ask(self, now_s: float) -> None:
+        self._quiet_since_s, self._timeout_s = now_s, self._draw()
+        self._asked_term = self._voter.term + 1
+        self._granted = {self._me}
+        last_term, last_index = self._voter.last_entry
+        for peer in self._peers:
+            self._emit(peer, m.PreVote(self._asked_term, last_index, last_term))
+        self._count()
+
+    def receive_grant(self, peer: str, message: m.PreVoteGrant) -> None:
+        if peer in self._peers and message.term == self._asked_term == self._voter.term + 1:
+            self._granted.add(peer)
+            self._count()
+
+    def _count(self) -> None:
+        if not self._follows_live_leader() and len(self._granted) * 2 > len(self._peers) + 1:
+            self._asked_term = 0
+            self._voter.begin_election()
+
+    # --- being asked ---------------------------------------------------------------------------------------------
+
+    def receive_pre_vote(self, peer: str, message: m.PreVote) -> None:
+        """A yes changes nothing here: no term, no vote, only patience with the one that asks."""
+        if message.term <= self._voter.term:
+            self._emit(peer, m.StaleTerm(self._voter.term))
+            return
+        theirs, ours = (message.last_log_term, message.last_log_index), self._voter.last_entry
+        if self._follows_live_leader() or theirs < ours:
+            return
+        if self._asked_term and theirs == ours and peer < self._me:
+            return  # both ask at the same moment with equal logs: one of them must give way, or the votes split
+        if self._asked_term:
+            self._asked_term = 0
+        self._quiet_since_s = self._clock()
+        self._emit(peer, m.PreVoteGrant(message.term))
+
+    def refuses(self, message: m.VoteRequest) -> bool:
+        """Whether a real vote request is not even looked at: a live leader is heard, and did not ask for it."""
+        return self._follows_live_leader() and not self._voter.is_leader and not message.transfer
+
+    def voted(self) -> None:
+        """A vote was given: let that election end before asking for another one."""
+        self._quiet_since_s = self._clock()
