@@ -6,6 +6,7 @@ nothing: commands are opaque entries, and the driver applies the journal up to `
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import metadata
@@ -30,6 +31,7 @@ NAMES: Final = {
     "_checkCommandsToApply": "appends what is queued, now instead of at the next tick",
     "_getLeader": "who leads, as far as this node knows",
     "_isLeader": "whether this node leads",
+    "_SyncObj__pipeNotifier": "its pipe is never closed by PySyncObj",
     "_SyncObj__raftLastApplied": "set once after a restart: what the state machine already holds is not walked again",
 }
 """Names of PySyncObj that are not its public interface, and what they are used for."""
@@ -153,6 +155,9 @@ class Engine:
     def close(self) -> None:
         """Ends PySyncObj and closes the journal."""
         self._raft.destroy()
+        notifier = self._raft._SyncObj__pipeNotifier
+        for end in ("R", "W"):
+            os.close(getattr(notifier, f"_PipeNotifier__pipe{end}"))
 
 
 def _conf(times: RaftTimes) -> SyncObjConf:

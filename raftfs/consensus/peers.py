@@ -35,6 +35,7 @@ _HELLO_BYTES_MAX: Final = 1024
 _DIAL_S_MAX: Final = 1.0
 _REDIAL_S_MIN: Final = 0.02
 _REDIAL_S_MAX: Final = 0.5
+_KEEPALIVE_S: Final = 5
 _UNACKED_MS_MAX: Final = 10_000  # TCP gives a connection up if nothing that was sent is acknowledged for this long
 
 
@@ -213,6 +214,7 @@ class PeerTransport:
         """From now on, frames are the member's. Its older connection is dead, if perhaps without a word: a machine
         that lost power sends none, and would lock itself out by coming back often enough."""
         self._strangers.remove(connection)
+        _tune(connection)
         connection.frame_bytes_max = PEER_FRAME_BYTES_MAX
         connection.on_lost = lambda c: self._member_lost(c, peer, channel)
         if channel == "raft":
@@ -337,6 +339,10 @@ def _tune(connection: Connection) -> None:
     sock = connection.extra("socket")
     assert isinstance(sock, asyncio.trsock.TransportSocket)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNACKED_MS_MAX)
+    # A connection that only ever receives learns from nothing else that the other machine is gone.
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEPALIVE_S)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _KEEPALIVE_S)
 
 
 def _certified_names(connection: Connection) -> set[str]:

@@ -24,7 +24,6 @@ from raftfs.testing.invariants import LogEntry
 from raftfs.testing.virtual import Clock
 
 from .cluster import ELECTION_S, Cluster
-from .plain_cluster import close_notifier
 
 SECTOR_BYTES = 64  # what a torn write loses or keeps as one; smaller than real ones, as the entries are
 
@@ -113,9 +112,7 @@ class Member:
         self.flush = self.journal.take()
 
     def close(self) -> None:
-        raft = self.engine._raft
         self.engine.close()
-        close_notifier(raft)
 
 
 class GuardedCluster(Cluster):
