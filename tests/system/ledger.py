@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Literal, Self
 
+from raftfs.limits import BUFFERED_BODY_BYTES_MAX
+
 from .web import Answer, ask, fetch, sha256
 
 Outcome = Literal["acknowledged", "refused", "unknown"]
@@ -87,12 +89,21 @@ class Ledger:
                 complaints.append(f"{path}: bytes that nobody wrote, sha256 {found}")
         return complaints
 
+    def noticed(self) -> list[str]:
+        """Writes small enough to be repeated by the cluster itself, that nevertheless were not acknowledged."""
+        return [
+            f"{path}: {attempt}"
+            for path, made in self.attempts.items()
+            for attempt in made
+            if attempt.outcome != "acknowledged" and attempt.size <= BUFFERED_BODY_BYTES_MAX
+        ]
+
     def __str__(self) -> str:
         made = [attempt for attempts in self.attempts.values() for attempt in attempts]
         outcomes = Counter(attempt.outcome for attempt in made)
         total = sum(attempt.size for attempt in made if attempt.outcome == "acknowledged")
-        others = Counter(attempt.detail for attempt in made if attempt.outcome != "acknowledged")
-        return f"{len(self.attempts)} paths, {dict(outcomes)}, {total / 1e6:.0f} MB acknowledged, others {dict(others)}"
+        others = [f"{one.detail} ({one.size} bytes)" for one in made if one.outcome != "acknowledged"]
+        return f"{len(self.attempts)} paths, {dict(outcomes)}, {total / 1e6:.0f} MB acknowledged, others {others[:20]}"
 
 
 def classify(answer: Answer) -> tuple[Outcome, str]:

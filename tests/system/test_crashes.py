@@ -68,6 +68,7 @@ def test_a_node_killed_in_a_stream_of_writes(victim: str) -> None:
         with Writers(ledger, cluster.url, seed=secrets.randbits(32)):
             cluster.start(dead, wait=False)
             _writes_more(ledger, 50)
+        assert not ledger.noticed()
         settle(cluster)
         _check_everywhere(cluster, ledger)
         _check_own_disk(cluster, dead, ledger)
@@ -101,6 +102,7 @@ def test_nodes_killed_and_restarted_one_after_the_other_without_a_rest() -> None
                 cluster.kill(dead)
                 _writes_more(ledger, 15)
                 cluster.start(dead)
+        assert not ledger.noticed()
         settle(cluster)
         _check_everywhere(cluster, ledger)
 

@@ -32,6 +32,7 @@ def test_a_frozen_node_neither_stops_the_others_nor_comes_back_wrong(victim: str
             wait_until("writes after it woke", lambda: ledger.acknowledged >= goal)
         print(f"{frozen}, the {victim}, was frozen; the first acknowledgement after it came within {stall_s:.2f} s")
         print(ledger)
+        assert not ledger.noticed()
         settle(cluster)
         for name, url in {"frontend": cluster.url, **cluster.node_urls}.items():
             complaints = ledger.check(fetcher(url))

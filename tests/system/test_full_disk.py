@@ -5,6 +5,7 @@ Needs the right to mount a small tmpfs; where that is missing the tests are skip
 
 from __future__ import annotations
 
+import os
 import random
 import subprocess
 from collections.abc import Iterator
@@ -74,7 +75,7 @@ def _bring_back(cluster: LocalCluster, node: str) -> bool:
 
 def _too_large(cluster: LocalCluster) -> None:
     """An election in the middle of the upload is a lawful reason to refuse it, too; then it is tried again."""
-    data = random.randbytes(DISK_BYTES // 2) * 4
+    data = os.urandom(DISK_BYTES * 3 // 2)
     for _ in range(5):
         answer = put(cluster.url, "/too-large", data)
         _refused(answer)

@@ -15,7 +15,7 @@ from raftfs.testing.processes import raftfs_command, raftfs_environment
 
 from .clusters import running, settle
 from .machine import MIB, MemoryWatch
-from .web import fetch, put_local
+from .web import fetch, put_local, status_of
 
 GIB = 1024 * MIB
 MEMORY_BYTES_MAX = 300 * MIB
@@ -47,6 +47,7 @@ def test_a_gigabyte_through_the_frontend_and_back_through_every_server(random_gi
             print(f"get of 1 GiB through {name}: {GIB / 1e6 / got.seconds:.0f} MB/s")
             assert (got.status, got.size, got.sha256) == (200, GIB, digest)
         settle(cluster)
+        print(f"term at the end: {status_of(cluster.node_urls['n1'])['term']}")
     print(memory)
     assert memory.samples > 0
     assert set(memory.peak) == {"frontend", "n1", "n2", "n3"}
