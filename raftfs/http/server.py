@@ -15,7 +15,6 @@ from typing import Any, Protocol, Self
 from aiohttp import StreamReader, web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import RawRequestMessage
-from aiohttp.http import RawRequestMessage
 from aiohttp.http_exceptions import LineTooLong
 
 from raftfs.config import split_address
