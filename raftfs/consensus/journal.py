@@ -17,7 +17,7 @@ from __future__ import annotations
 import os
 import threading
 from array import array
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -158,7 +158,12 @@ class Journal:
 
     def first_index_of_term(self, index: int) -> int:
         """First index in the log of the run of entries that have the term of the one at ``index``."""
-        return self._term_starts[bisect_right(self._term_starts, index) - 1]
+        return max(self._first, self._term_starts[bisect_right(self._term_starts, index) - 1])
+
+    @property
+    def segment_count(self) -> int:
+        """Segments that the log is spread over."""
+        return self._segment - (self._places[0] >> 32) + 1 if len(self._places) else 0
 
     def data(self, index: int) -> bytes:
         """Bytes of the entry at ``index``. Raises CorruptData if they are damaged on disk."""
@@ -219,6 +224,48 @@ class Journal:
             os.close(fd)
         self._fds.clear()
         self._term_file.close()
+
+    # --- the log's beginning -------------------------------------------------------------------------------------
+
+    def cut(self, *, keep_segments: int, below: int) -> list[Path]:
+        """Forget the oldest whole segments, down to the newest ``keep_segments``, as long as all their entries have an
+        index under ``below`` (which must be durable in the state). Returns the files, for ``unlink``."""
+        newest = min(self._segment - keep_segments + 1, self._places[below - self._first] >> 32)
+        gone = bisect_left(self._places, newest << 32)
+        if gone == 0:
+            return []
+        oldest = self._places[0] >> 32
+        del self._places[:gone]
+        del self._lengths[:gone]
+        self._first += gone
+        run = bisect_right(self._term_starts, self._first) - 1
+        del self._term_starts[:run]
+        del self._terms[:run]
+        while self._tail_first < self._first:
+            self._tail_bytes -= len(self._tail.pop(self._tail_first, b""))
+            self._tail_first += 1
+        return [segments.segment_path(self._directory, number) for number in range(oldest, newest)]
+
+    def unlink(self, paths: list[Path]) -> None:
+        """Delete segments that ``cut`` gave, oldest first, so that a crash leaves no gap (blocking; any thread)."""
+        for path in paths:
+            path.unlink(missing_ok=True)
+            with self._fds_lock:
+                fd = self._fds.pop(segments.segment_number(path), None)
+            if fd is not None:
+                os.close(fd)
+        fsync.sync_directory(self._directory)
+
+    @staticmethod
+    def begin_at(directory: Path, index: int, term: int, data: bytes) -> None:
+        """Let the log in ``directory`` begin anew with one entry, which stands for all that a snapshot holds.
+
+        Atomic and durable; the term and the vote stay. No journal may be open on the directory.
+        """
+        numbers = [segments.segment_number(path) for path in directory.glob("*.segment")]
+        path = segments.segment_path(directory, max(numbers, default=0) + 1)
+        record = segments.encode_record(index, term, data, 0)
+        fsync.write_durably(path, segments.encode_header(segments.segment_number(path), base=True) + record)
 
     # --- the interface that PySyncObj uses (positions count from the first entry) --------------------------------
 
@@ -324,11 +371,11 @@ class Journal:
             return fd
 
     def _load(self) -> None:
-        paths = sorted(self._directory.glob("*.segment"), key=segments.segment_number)
+        paths = self._current_segments()
         for path in paths:
             last = path is paths[-1]
             number = segments.segment_number(path)
-            if self._segment and number != self._segment + 1:
+            if number != self._segment + 1:
                 raise CorruptData(f"{self._directory}: segment {self._segment + 1} is missing before {path.name}")
             records, end = segments.read_segment(path, last=last)
             for record in records:
@@ -339,11 +386,27 @@ class Journal:
         self._synced = self._offset
         self.durable_index = self.last_index
         self._tail_first = self.last_index + 1
+        if self._first > self._commit_floor + 1:
+            raise CorruptData(
+                f"{self._directory}: the log begins at index {self._first}, but the state has applied only "
+                f"{self._commit_floor}; what lies between was lost"
+            )
         if self.last_index < self._commit_floor:
             raise CorruptData(
                 f"{self._directory}: the log ends at index {self.last_index}, but the state has applied "
                 f"{self._commit_floor}; the end of the log was lost"
             )
+
+    def _current_segments(self) -> list[Path]:
+        """The segments from the log's beginning on; what a snapshot replaced is deleted."""
+        paths = sorted(self._directory.glob("*.segment"), key=segments.segment_number)
+        bases = [at for at, path in enumerate(paths) if segments.is_base(path)]
+        if bases and bases[-1] > 0:
+            self.unlink(paths[: bases[-1]])
+            paths = paths[bases[-1] :]
+        if paths:
+            self._segment = segments.segment_number(paths[0]) - 1
+        return paths
 
     def _replay(self, path: Path, number: int, record: segments.Record) -> None:
         if record.index > self.last_index + 1 and len(self._places):
@@ -355,6 +418,8 @@ class Journal:
             self._tail_first = record.index
         elif record.index <= self.last_index:
             self._truncate(record.index)
+            # The oldest segment may begin with entries that later ones replaced, and their predecessors may be cut.
+            self._first = min(self._first, record.index)
         if record.term < self.last_term:
             raise CorruptData(f"{path}: record at offset {record.offset} goes back to term {record.term}")
         self._remember(record.index, record.term, (number << 32) | record.offset, len(record.data))

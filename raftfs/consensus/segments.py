@@ -22,10 +22,11 @@ from raftfs.errors import CorruptData
 from raftfs.limits import COMMAND_BYTES_MAX, ENTRY_BYTES_MAX
 
 _RECORD: Final = struct.Struct("<IIQQQ")
-_HEADER: Final = struct.Struct("<8sQI")
+_HEADER: Final = struct.Struct("<8sQII")  # magic, number, flags, crc
 _MAGIC: Final = b"RAFTFSJ1"
 RECORD_HEADER_BYTES: Final = _RECORD.size
 SEGMENT_HEADER_BYTES: Final = 32
+_BASE: Final = 1  # flag: the log begins with this segment, whatever older ones say
 DATA_BYTES_MAX: Final = ENTRY_BYTES_MAX + COMMAND_BYTES_MAX + 64 * 1024  # an entry and its framing
 
 
@@ -55,9 +56,17 @@ def segment_number(path: Path) -> int:
     return int(path.stem)
 
 
-def encode_header(number: int) -> bytes:
-    crc = google_crc32c.value(_MAGIC + number.to_bytes(8, "little"))
-    return _HEADER.pack(_MAGIC, number, crc).ljust(SEGMENT_HEADER_BYTES, b"\0")
+def encode_header(number: int, *, base: bool = False) -> bytes:
+    """``base``: the log begins here (after a snapshot was installed); older segments count no more."""
+    flags = _BASE if base else 0
+    crc = google_crc32c.value(struct.pack("<8sQI", _MAGIC, number, flags))
+    return _HEADER.pack(_MAGIC, number, flags, crc).ljust(SEGMENT_HEADER_BYTES, b"\0")
+
+
+def is_base(path: Path) -> bool:
+    """Whether a segment is marked as the log's beginning. A damaged header is found out when it is read."""
+    with path.open("rb") as file:
+        return file.read(SEGMENT_HEADER_BYTES) == encode_header(segment_number(path), base=True)
 
 
 def encode_record(index: int, term: int, data: bytes, synced: int) -> bytes:
@@ -90,7 +99,7 @@ def read_segment(path: Path, *, last: bool) -> tuple[list[Record], int]:
     """
     raw = path.read_bytes()
     number = segment_number(path)
-    if raw[:SEGMENT_HEADER_BYTES] != encode_header(number):
+    if raw[:SEGMENT_HEADER_BYTES] not in (encode_header(number), encode_header(number, base=True)):
         # A crash right after the file was made leaves an unfinished header and no durable record.
         if last and not any(record.synced > 0 for record in _scan(raw, 0)):
             return [], 0
