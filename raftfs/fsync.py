@@ -10,16 +10,45 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NoReturn
 
 FSYNC_FAILED_EXIT: Final = 74  # sysexits.h EX_IOERR; the service manager must not restart on it in a tight loop
 
 
+class Kernel:
+    """What this module asks of the system. The simulator puts a disk of its own in its place, with ``simulated``."""
+
+    def sync_data(self, fd: int, path: Path) -> None:
+        os.fdatasync(fd)
+
+    def sync_directory(self, fd: int, path: Path) -> None:
+        os.fsync(fd)
+
+    def end_process(self) -> NoReturn:
+        os._exit(FSYNC_FAILED_EXIT)
+
+
+_kernel = Kernel()
+
+
+@contextmanager
+def simulated(kernel: Kernel) -> Iterator[None]:
+    """Another kernel for the whole process, as long as the context lasts."""
+    global _kernel
+    original, _kernel = _kernel, kernel
+    try:
+        yield
+    finally:
+        _kernel = original
+
+
 def sync_data(fd: int, name: str | Path) -> None:
     """Make the contents of an open file durable (fdatasync). Ends the process if the kernel reports failure."""
     try:
-        os.fdatasync(fd)
+        _kernel.sync_data(fd, Path(name))
     except OSError as error:
         _end(name, error)
 
@@ -28,7 +57,7 @@ def sync_directory(path: Path) -> None:
     """Make the names in a directory durable. Ends the process if the kernel reports failure."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(fd)
+        _kernel.sync_directory(fd, path)
     except OSError as error:
         _end(path, error)
     finally:
@@ -56,4 +85,4 @@ def write_durably(path: Path, data: bytes) -> None:
 def _end(name: str | Path, error: OSError) -> NoReturn:
     message = f"raftfs: fsync of {name} failed: {error}. Stopping now: what was written may not be on the disk.\n"
     os.write(sys.stderr.fileno() if sys.stderr is not None else 2, message.encode())
-    os._exit(FSYNC_FAILED_EXIT)
+    _kernel.end_process()

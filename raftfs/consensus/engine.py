@@ -160,6 +160,17 @@ class Engine:
             os.close(getattr(notifier, f"_PipeNotifier__pipe{end}"))
 
 
+@contextmanager
+def engine_time(clock: Callable[[], float]) -> Iterator[None]:
+    """PySyncObj, in the whole process, on another clock (seconds, monotonic): it reads a name of its own module."""
+    original: Any = syncobj.monotonicTime
+    syncobj.monotonicTime = clock
+    try:
+        yield
+    finally:
+        syncobj.monotonicTime = original
+
+
 def _conf(times: RaftTimes) -> SyncObjConf:
     return SyncObjConf(
         autoTick=False,

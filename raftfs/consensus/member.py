@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import heapq
+import itertools
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -56,6 +57,16 @@ class Applier(Protocol):
         none could be for want of space; it is called again. Any other exception stops the node: it must not diverge."""
 
 
+@dataclass(frozen=True)
+class Parts:
+    """What a member is made of. The simulator puts a part in here that lacks a rule, to see that the rule is missed."""
+
+    journal: Callable[..., Journal] = Journal
+    engine: Callable[..., Engine] = Engine
+    barriers: Callable[..., Barriers] = Barriers
+    proposals: Callable[..., Proposals] = Proposals
+
+
 @dataclass(frozen=True, slots=True)
 class PeerStatus:
     connected: bool
@@ -94,7 +105,9 @@ class Consensus:
         transport: PeerTransport,
         clock: Callable[[], float] = time.monotonic,
         rng: Random | None = None,
+        parts: Parts | None = None,
     ) -> None:
+        parts = parts or Parts()
         self._me = me
         self._peers = members - {me}
         self._applier = applier
@@ -102,17 +115,18 @@ class Consensus:
         self._clock = clock
         self._times = times
         self.applied_index = applied_index
-        self._journal = Journal(data_dir / "journal", commit_floor=applied_index)
-        self._engine = Engine(
+        self._journal = parts.journal(data_dir / "journal", commit_floor=applied_index)
+        self._engine = parts.engine(
             me=me, peers=self._peers, journal=self._journal, applied_index=applied_index,
             times=times, emit=transport.send, clock=clock, rng=rng or Random(),
         )  # fmt: skip
-        self._barriers = Barriers(
+        self._barriers = parts.barriers(
             me=me, peers=self._peers, engine=self._engine, emit=transport.send, clock=clock,
             patience_s=4 * times.heartbeat_ms / 1000,
         )  # fmt: skip
-        self._proposals = Proposals(self._append)
+        self._proposals = parts.proposals(self._append)
         self._applied_waiters: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._waiter_numbers = itertools.count()  # those who wait for the same index go in the order in which they came
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="journal")
         self._apply_thread = ThreadPoolExecutor(1, thread_name_prefix="apply")
         self._turn_asked = False
@@ -262,7 +276,7 @@ class Consensus:
     async def _wait_applied(self, index: int) -> None:
         if self.applied_index < index:
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            heapq.heappush(self._applied_waiters, (index, id(waiter), waiter))
+            heapq.heappush(self._applied_waiters, (index, next(self._waiter_numbers), waiter))
             await waiter
 
     # --- events --------------------------------------------------------------------------------------------------

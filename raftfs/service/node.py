@@ -85,7 +85,7 @@ class Node:
             me=config.id,
             members=frozenset(member.id for member in config.members),
             data_dir=data_dir,
-            applier=_Applier(state),
+            applier=StateApplier(state),
             applied_index=state.applied_index,
             times=config.times,
             transport=transport,
@@ -127,7 +127,7 @@ class Node:
         return server.url
 
 
-class _Applier:
+class StateApplier:
     """The state machine as consensus calls it."""
 
     def __init__(self, state: StateMachine) -> None:

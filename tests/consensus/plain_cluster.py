@@ -20,6 +20,7 @@ from pysyncobj.journal import Journal
 from pysyncobj.node import Node
 from pysyncobj.transport import Transport
 
+from raftfs.consensus.engine import engine_time
 from raftfs.testing.invariants import LogEntry
 from raftfs.testing.virtual import Clock, Network
 
@@ -246,8 +247,7 @@ def close_notifier(engine: Any) -> None:
 def virtual_engine(seed: int = 1) -> Iterator[Clock]:
     """PySyncObj on virtual time and seeded random numbers, for as long as the context lasts."""
     clock = Clock()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pysyncobj.syncobj, "monotonicTime", clock)
+    with engine_time(clock), pytest.MonkeyPatch.context() as patch:
         patch.setattr(pysyncobj.syncobj, "random", random.Random(seed))
         yield clock
 
