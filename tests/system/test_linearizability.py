@@ -7,50 +7,18 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 
+from raftfs.http import names
 from raftfs.testing import LocalCluster
+from raftfs.testing import history as h
+from raftfs.testing.history import NEVER, Operation
+from raftfs.testing.linearizability import check, revision_faults
 
 from .clusters import running, wait_until
 from .ledger import classify
-from .linearizability import NEVER, Operation, is_linearizable
-from .web import get, put
-
-
-def _op(kind: str, value: str | None, begin: float, end: float) -> Operation:
-    return Operation(kind, value, begin, end)
-
-
-@pytest.mark.parametrize(
-    "history",
-    [
-        [],
-        [_op("write", "a", 0, 1), _op("read", "a", 2, 3)],
-        [_op("write", "a", 0, 5), _op("read", None, 1, 2), _op("read", "a", 3, 4)],
-        [_op("write", "a", 0, 9), _op("write", "b", 1, 9), _op("read", "b", 2, 3), _op("read", "a", 4, 5)],
-        [_op("write", "a", 0, NEVER), _op("read", None, 1, 2), _op("read", "a", 8, 9)],
-        [_op("write", "a", 0, NEVER), _op("write", "b", 1, 2), _op("read", "b", 3, 4), _op("read", "a", 5, 6)],
-    ],
-)
-def test_the_checker_accepts_what_an_order_explains(history: list[Operation]) -> None:
-    assert is_linearizable(history)
-
-
-@pytest.mark.parametrize(
-    "history",
-    [
-        [_op("read", "a", 0, 1)],  # nobody wrote it
-        [_op("write", "a", 0, 1), _op("read", None, 2, 3)],  # lost
-        [_op("write", "a", 0, 1), _op("write", "b", 2, 3), _op("read", "a", 4, 5)],  # stale
-        [_op("write", "a", 0, 9), _op("read", "a", 1, 2), _op("read", None, 3, 4)],  # seen, then unseen
-        [_op("write", "a", 0, NEVER), _op("read", "a", 1, 2), _op("read", None, 3, 4)],
-        [_op("write", "a", 2, 3), _op("read", "a", 0, 1)],  # seen before it was written
-    ],
-)
-def test_the_checker_rejects_what_no_order_explains(history: list[Operation]) -> None:
-    assert not is_linearizable(history)
+from .web import Answer, get, put
 
 
 class _Recorder:
@@ -93,16 +61,20 @@ class _Recorder:
             self._failed.append(error)
 
     def _write(self, door: str, url: str) -> Operation | None:
-        value, begin = secrets.token_hex(8), time.monotonic()
+        call, begin = h.Write(self._path, secrets.token_hex(8)), time.monotonic()
         try:
-            outcome = classify(put(url, self._path, value.encode()))[0]
+            answer = put(url, self._path, call.value.encode())
         except ConnectionRefusedError:
             return None
         except (OSError, http.client.HTTPException):
-            outcome = "unknown"
+            return Operation(call, None, begin, NEVER, door)
+        outcome = classify(answer)[0]
         if outcome == "refused":
             return None  # if its value is read nevertheless, no order explains that
-        return Operation("write", value, begin, time.monotonic() if outcome == "acknowledged" else NEVER, door)
+        if outcome == "unknown":
+            return Operation(call, None, begin, NEVER, door)
+        result = h.CREATED if answer.status == 201 else h.REPLACED
+        return Operation(call, result, begin, time.monotonic(), door, _revision(answer))
 
     def _read(self, door: str, url: str) -> Operation | None:
         begin = time.monotonic()
@@ -113,8 +85,13 @@ class _Recorder:
         if answer.status not in (200, 404):
             assert answer.status in (503, 504), str(answer)
             return None
-        value = answer.body.decode() if answer.status == 200 else None
-        return Operation("read", value, begin, time.monotonic(), door)
+        result = answer.body.decode() if answer.status == 200 else h.MISSING
+        return Operation(h.Read(self._path), result, begin, time.monotonic(), door, _revision(answer))
+
+
+def _revision(answer: Answer) -> int | None:
+    text = answer.headers.get(names.REVISION.lower())
+    return None if text is None else int(text)
 
 
 def _undisturbed(cluster: LocalCluster) -> None:
@@ -139,20 +116,23 @@ def test_reads_and_writes_of_one_file_through_all_nodes(fault: Callable[[LocalCl
     with running() as cluster:
         doors = {**cluster.node_urls, "frontend": cluster.url}
         history = _Recorder(doors, "/register").run(400, lambda: fault(cluster))
-    reads = [operation for operation in history if operation.kind == "read"]
-    unknown = sum(operation.end == NEVER for operation in history)
+    reads = [one for one in history if isinstance(one.call, h.Read)]
+    unknown = sum(not one.known for one in history)
     print(
         f"{len(history)} operations, {len(reads)} of them reads, {unknown} of unknown outcome: an order explains them"
     )
     assert reads
-    assert is_linearizable(history), "\n".join(map(str, sorted(history, key=lambda one: one.begin)))
-    stale = _with_a_stale_read(history)
-    assert not is_linearizable(stale), "the checker does not see a planted stale read"
+    verdict = check(history)
+    assert verdict.linearizable, "\n".join(map(str, verdict.violations))
+    assert not revision_faults(history)
+    assert check(_with_a_stale_read(history)).violations, "the checker does not see a planted stale read"
 
 
 def _with_a_stale_read(history: list[Operation]) -> list[Operation]:
-    """The history with its last read, moved to the very end, seeing what the first writer wrote long before."""
-    first = min((one for one in history if one.kind == "write" and one.end != NEVER), key=lambda one: one.end)
+    """The history with two more operations, long after: a write, and then a read that sees what the first write wrote
+    long before."""
+    first = min((one for one in history if isinstance(one.call, h.Write) and one.known), key=lambda one: one.end)
+    assert isinstance(first.call, h.Write)
     later = max(one.begin for one in history) + 1000
-    last_write = Operation("write", "the last one", later, later + 1)
-    return [*history, last_write, replace(first, kind="read", begin=later + 2, end=later + 3)]
+    last = Operation(h.Write(first.call.path, "the-last-one"), h.REPLACED, later, later + 1)
+    return [*history, last, Operation(h.Read(first.call.path), first.call.value, later + 2, later + 3)]
