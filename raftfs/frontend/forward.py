@@ -16,7 +16,7 @@ from typing import Protocol
 import aiohttp
 from aiohttp import web
 
-from raftfs.errors import NotLeader, Overloaded, Unavailable, UnknownOutcome
+from raftfs.errors import DeadlineExceeded, NotLeader, StorageFull, Unavailable, UnknownOutcome
 from raftfs.frontend.directory import Directory
 from raftfs.frontend.upstream import (
     ATTEMPT_ERRORS,
@@ -189,12 +189,12 @@ class _Write:
     async def _try_here(self, local: Local) -> web.StreamResponse | None:
         try:
             return self._cleaned(await local.run())
-        except Overloaded:
-            raise
-        except Unavailable as error:
-            if not self._worth_waiting(error.code, error.outcome) or not self._call.body.replayable:
-                raise
+        except (Unavailable, StorageFull, DeadlineExceeded) as error:
             self._reason = error.detail
+            if not self._worth_waiting(error.code, error.outcome) or not self._call.body.replayable:
+                if self._unknown:  # this try did nothing, but an earlier one may have
+                    raise self._given_up() from error
+                raise
         except UnknownOutcome as error:
             # A write that ran without a key must not run twice.
             if not ((self._client_key or self._call.spare_key) and self._call.body.replayable):
@@ -245,7 +245,7 @@ class _Write:
         if code == UnknownOutcome.code and (self._client_key or self._own_key) and self._call.body.replayable:
             self._unknown, self._reason = True, f"{leader} answered {code}"
             return None
-        if self._unknown and response.status in (503, 507):
+        if self._unknown and response.status in (503, 504, 507):
             # This try did nothing, but an earlier one may have.
             raise self._given_up()
         self._cleaned(response)

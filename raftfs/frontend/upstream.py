@@ -93,7 +93,9 @@ def forward_headers(headers: Mapping[str, str], *, hops: int, timeout_s: float) 
     """A request's headers for the next hop: all that are not of this connection alone, our own two renewed."""
     dropped = _NOT_FORWARDED
     if (connection := headers.get("Connection")) is not None:
-        dropped = dropped | {name.strip().lower() for name in connection.split(",")}
+        # RFC 9110, 7.6.1, forbids to nominate a header that is meant for the one who answers. Dropping such a one would
+        # drop a precondition, or the key under which a write may be repeated.
+        dropped = dropped | ({name.strip().lower() for name in connection.split(",")} - names.END_TO_END)
     out = CIMultiDict((name, value) for name, value in headers.items() if name.lower() not in dropped)
     out[names.FORWARDED] = str(hops + 1)
     # A little less than what is left, so that the node's own answer still arrives in time.

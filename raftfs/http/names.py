@@ -37,6 +37,10 @@ HOP_BY_HOP: Final = frozenset(
 )
 """Headers that speak of one connection and are never passed on (RFC 9110, 7.6.1)."""
 
+END_TO_END: Final = frozenset({"if-match", "if-none-match", "idempotency-key", "repr-digest", "range", "if-range",
+                               "content-type"})  # fmt: skip
+"""Headers that decide what is done or answered: passed on whatever ``Connection`` says."""
+
 METHODS: Final[dict[str, tuple[str, ...]]] = {
     "files": ("GET", "HEAD", "PUT", "PATCH", "DELETE"),
     "dirs": ("GET", "HEAD", "PUT", "DELETE"),

@@ -309,3 +309,16 @@ async def test_headers_of_one_connection_stay_there(open_frontend: Open) -> None
         assert (exchange.headers["accept-encoding"], exchange.headers["x-request-id"]) == ("zstd", "7")
         assert exchange.headers["raftfs-forwarded"] == "1"
         assert not {"x-private", "te"} & exchange.headers.keys()
+
+
+async def test_no_connection_header_takes_a_precondition_or_a_key_away(
+    open_frontend: Open, http: aiohttp.ClientSession
+) -> None:
+    async def script(exchange: Exchange) -> None:
+        await exchange.answer(204)
+
+    sent = {"Connection": "If-Match, Idempotency-Key", "If-Match": '"r1"', "Idempotency-Key": "k"}
+    async with ScriptedNode(script) as node, open_frontend([node.url]) as frontend:
+        async with http.delete(f"{frontend.url}/v1/files/a", headers=sent):
+            pass
+        assert (node.seen[0].headers["if-match"], node.seen[0].headers["idempotency-key"]) == ('"r1"', "k")
