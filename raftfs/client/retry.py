@@ -86,11 +86,12 @@ class Retries:
     def verdict(self, failure: Failure) -> RaftfsError:
         """The error to raise now that no attempt is left.
 
-        A definite answer of the server stands. Otherwise a write that any attempt may have carried out has an
-        unknown outcome, even if the last attempt was certainly not applied: an earlier one may still be.
+        A definite answer stands: one about the request, which a server gives only after it has looked for its key.
+        Otherwise a write that any attempt may have carried out has an unknown outcome, even if the last attempt was
+        certainly not applied (a full disk, say): an earlier one may still be.
         """
         error = failure.error
-        if not self._mutation or not failure.retry:
+        if not self._mutation or (not failure.retry and (error.status < 500 or not self.maybe_applied)):
             return error
         if self.maybe_applied:
             if isinstance(error, UnknownOutcome):

@@ -189,6 +189,10 @@ class Transport:
             except _AttemptFailed as failed:
                 last = failed.failure
                 cause = failed.__cause__
+            except Exception as error:  # the body's producer failed; what it says is about this attempt alone
+                if retries.maybe_applied:
+                    raise UnknownOutcome(f"whether the write was applied is not known, and: {error}") from error
+                raise
             retries.failed(last)
             delay_s = retries.delay_s()
             can_retry = last.retry and (request.body is None or request.body.can_start) and not retries.exhausted

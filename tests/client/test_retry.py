@@ -78,6 +78,16 @@ def test_a_definite_answer_stands_after_a_doubtful_attempt() -> None:
     assert state.verdict(last) is last.error
 
 
+def test_a_server_that_cannot_says_nothing_about_an_earlier_attempt() -> None:
+    state = retries()
+    state.failed(failure(errors.DeadlineExceeded("lost"), maybe_applied=True))
+    last = failure(errors.StorageFull("full", outcome="not_applied"), retry=False)
+    state.failed(last)
+    verdict = state.verdict(last)
+    assert isinstance(verdict, errors.UnknownOutcome)
+    assert "full" in verdict.detail
+
+
 def test_reads_have_no_outcome() -> None:
     state = retries(mutation=False)
     last = failure(maybe_applied=True)

@@ -60,9 +60,11 @@ async def test_its_own_refusal_does_not_end_the_doubt_about_the_first_try(
     upstream = Upstream()
     async with ScriptedNode(apply_and_die) as node:
         app = _App(Forwarder(Directory(upstream, [node.url]), upstream), here)
-        async with HttpServer(app, "127.0.0.1:0") as server:
-            async with http.put(f"{server.url}/v1/files/a{query}", data=b"x") as answer:
-                problem = json.loads(await answer.read())
+        async with (
+            HttpServer(app, "127.0.0.1:0") as server,
+            http.put(f"{server.url}/v1/files/a{query}", data=b"x") as answer,
+        ):
+            problem = json.loads(await answer.read())
     await upstream.close()
     assert len(node.seen) == 1
     assert (problem["code"], problem["outcome"]) == ("unknown_outcome", "unknown")
