@@ -41,7 +41,8 @@ class Ledger:
 
     attempts: dict[str, list[Attempt]] = field(default_factory=dict)
     acknowledged: int = 0
-    last_acknowledged_s: float = 0.0
+    longest_pause_s: float = 0.0
+    _last_s: float = field(default_factory=time.monotonic)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def write(self, url: str, path: str, data: bytes, *, chunked: bool = False) -> Outcome:
@@ -61,7 +62,14 @@ class Ledger:
             self.attempts.setdefault(path, []).append(attempt)
             if attempt.outcome == "acknowledged":
                 self.acknowledged += 1
-                self.last_acknowledged_s = time.monotonic()
+                now_s = time.monotonic()
+                self.longest_pause_s = max(self.longest_pause_s, now_s - self._last_s)
+                self._last_s = now_s
+
+    def forget_pauses(self) -> None:
+        """Measure the longest time between two acknowledgements anew, from the last one on."""
+        with self._lock:
+            self.longest_pause_s = 0.0
 
     def check(self, fetch_sha256: Fetch) -> list[str]:
         """Complaints about what is there now; empty if all is as it was promised.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Self
 
 from raftfs.chunks import hash_chunk
 from raftfs.state import Reader
+from raftfs.state.commands import ChunkRef
 from raftfs.testing import LocalCluster
 
 MIB = 1024 * 1024
@@ -87,20 +89,31 @@ def open_files(pid: int) -> int:
     return len(os.listdir(f"/proc/{pid}/fd"))
 
 
-def check_chunks(data_dir: Path) -> int:
-    """That the disk of one node holds every chunk its state refers to, each undamaged. How many there are."""
-    files, number, after = chunk_files(data_dir), 0, b""
+def _referenced(data_dir: Path) -> Iterator[ChunkRef]:
+    """The chunks that one node's state refers to."""
+    after = b""
     with closing(Reader(data_dir / "state.db")) as reader:
         while page := reader.chunks(after, _PAGE_CHUNKS):
-            for ref in page:
-                path = files.get(ref.digest.hex())
-                assert path is not None, f"{data_dir} lacks chunk {ref.digest.hex()}"
-                data = path.read_bytes()
-                assert len(data) == ref.length, f"{path} has {len(data)} bytes instead of {ref.length}"
-                assert hash_chunk(data) == ref.digest, f"{path} is damaged"
-            number += len(page)
+            yield from page
             after = page[-1].digest
+
+
+def check_chunks(data_dir: Path) -> int:
+    """That the disk of one node holds every chunk its state refers to, each undamaged. How many there are."""
+    files, number = chunk_files(data_dir), 0
+    for ref in _referenced(data_dir):
+        path = files.get(ref.digest.hex())
+        assert path is not None, f"{data_dir} lacks chunk {ref.digest.hex()}"
+        data = path.read_bytes()
+        assert len(data) == ref.length, f"{path} has {len(data)} bytes instead of {ref.length}"
+        assert hash_chunk(data) == ref.digest, f"{path} is damaged"
+        number += 1
     return number
+
+
+def orphans(data_dir: Path) -> set[str]:
+    """Chunk files of one node that nothing refers to."""
+    return set(chunk_files(data_dir)) - {ref.digest.hex() for ref in _referenced(data_dir)}
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import pytest
 from raftfs.testing import LocalCluster
 
 from .clusters import running, settle, wait_until
-from .machine import MIB, Footprint, memory_bytes, servers
+from .machine import MIB, Footprint, memory_bytes, orphans, servers
 from .web import abandon, address_of, ask, blocks, get, put, raw, status_of
 
 GIB = 1024 * MIB
@@ -119,6 +119,10 @@ def test_clients_that_vanish_in_the_middle_of_an_upload(cluster: LocalCluster, d
                 abandon(address_of(url), [_head(path, f"Content-Length: {ANNOUNCED_BYTES}"), *body])
                 abandon(address_of(url), [_head(path + "-c", "Transfer-Encoding: chunked"), *_chunked(body)])
                 paths += [path, path + "-c"]
+            # Seen once, so that it is known that there was something to clean up.
+            wait_until(
+                "chunks of an abandoned upload", lambda: any(orphans(cluster.data_dir(n)) for n in cluster.nodes)
+            )
         for path in paths:
             _absent(cluster, path)
     for path in paths:

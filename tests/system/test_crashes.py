@@ -18,7 +18,7 @@ from raftfs.testing import LocalCluster
 
 from .clusters import kill_all, running, settle, start_all, wait_until
 from .ledger import Ledger, Writers, classify, fetcher
-from .machine import MIB, check_chunks
+from .machine import MIB, check_chunks, leftovers, open_uploads, orphans
 from .web import BLOCK_BYTES, ask, fetch, sha256
 
 CRASH_OPTIONS: dict[str, Any] = {"chunk_grace_s": 4.0}
@@ -58,8 +58,10 @@ def test_a_node_killed_in_a_stream_of_writes(victim: str) -> None:
             _writes_more(ledger, 50)
             leader = cluster.leader()
             dead = leader if victim == "leader" else next(node for node in cluster.nodes if node != leader)
+            ledger.forget_pauses()
             cluster.kill(dead)
             _writes_more(ledger, 50)
+        print(f"the longest time without an acknowledgement was {ledger.longest_pause_s:.2f} s")
         survivors = {node: url for node, url in cluster.node_urls.items() if node != dead}
         print(f"killed {dead}, the {victim}; {cluster.leader()} leads; {ledger}")
         for node, url in survivors.items():
@@ -125,7 +127,7 @@ class _Paced:
 
 def test_the_leader_killed_in_the_middle_of_a_large_upload() -> None:
     data, ledger = random.randbytes(48 * MIB), Ledger()
-    with running(**CRASH_OPTIONS) as cluster:
+    with running(**CRASH_OPTIONS, upload_expiry_s=8.0) as cluster:
         said: list[str] = []
         body = _Paced(data)
 
@@ -153,12 +155,20 @@ def test_the_leader_killed_in_the_middle_of_a_large_upload() -> None:
         print(f"the upload whose leader died was answered: {said}")
         after = fetch(cluster.url, "/large")
         whole = after.status == 200 and after.sha256 == sha256(data)
+        print(f"left by it: {_left_behind(cluster)}")
         assert whole if said[0] == "acknowledged" else whole or after.status == 404, f"{said}, then {after}"
         assert ledger.write(cluster.url, "/large", data) == "acknowledged"
         cluster.start(dead)
+        wait_until("the abandoned upload to be gone everywhere", lambda: not any(_left_behind(cluster).values()))
         settle(cluster)
         _check_everywhere(cluster, ledger)
         _check_own_disk(cluster, dead, ledger)
+
+
+def _left_behind(cluster: LocalCluster) -> dict[str, int]:
+    """Records of unfinished uploads, chunk files that nothing refers to, temporary files: by node."""
+    dirs = {node: cluster.data_dir(node) for node in cluster.nodes}
+    return {node: open_uploads(path) + len(orphans(path)) + len(leftovers(path)) for node, path in dirs.items()}
 
 
 def test_the_library_uploads_through_the_death_of_the_leader(tmp_path: Path) -> None:
