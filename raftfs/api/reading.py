@@ -15,7 +15,7 @@ from raftfs.api.conditions import check_read, range_applies
 from raftfs.api.fields import entry, stat_headers
 from raftfs.api.options import READ_QUERY, read_options
 from raftfs.api.ranges import parse_range
-from raftfs.errors import NotADirectory, RangeNotSatisfiable, Unavailable
+from raftfs.errors import DeadlineExceeded, NotADirectory, RangeNotSatisfiable, Unavailable
 from raftfs.http import Call, names, problem_response
 from raftfs.limits import BODY_IDLE_S_MAX, PAGE_ENTRIES_DEFAULT, PAGE_ENTRIES_MAX, WRITE_SLICE_BYTES
 from raftfs.service import Files, OpenFile, ReadInfo
@@ -126,9 +126,10 @@ async def _send(
     if start == stop:
         return web.Response(body=b"", status=status, headers=headers)
     async with aclosing(_pieces(opened, start, stop)) as pieces:
-        if stop - start <= _AT_ONCE_BYTES_MAX:
-            return web.Response(body=b"".join([piece async for piece in pieces]), status=status, headers=headers)
-        piece = await anext(pieces)
+        at_once = stop - start <= _AT_ONCE_BYTES_MAX
+        piece = await _first(call, pieces, whole=at_once)
+        if at_once:
+            return web.Response(body=piece, status=status, headers=headers)
         headers["Content-Length"] = str(stop - start)
         response = web.StreamResponse(status=status, headers=headers)
         await response.prepare(call.request)
@@ -137,6 +138,17 @@ async def _send(
             await _write(response, piece)
         await response.write_eof()
         return response
+
+
+async def _first(call: Call, pieces: AsyncGenerator[bytes, None], *, whole: bool) -> bytes:
+    """The first piece, or all of them, by the deadline: what is missing here may have to come from a slow peer."""
+    try:
+        async with asyncio.timeout(call.remaining_s()) as scope:
+            return b"".join([piece async for piece in pieces]) if whole else await anext(pieces)
+    except TimeoutError:
+        if not scope.expired():
+            raise
+        raise DeadlineExceeded(f"the file's bytes could not be had within {call.timeout_s:g} s") from None
 
 
 async def _pieces(opened: OpenFile, start: int, stop: int) -> AsyncGenerator[bytes, None]:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import dataclasses
 from collections.abc import AsyncIterator, Mapping
 
 from raftfs import limits
-from raftfs.errors import NotFound, TooLarge
+from raftfs.errors import DeadlineExceeded, NotFound, TooLarge
 from raftfs.paths import normalize
 from raftfs.service.body import Body
 from raftfs.service.options import ReadInfo, ReadOptions, WriteOptions
 from raftfs.service.proposals import Proposer, fingerprint
-from raftfs.service.reads import Freshness, OpenFile
+from raftfs.service.reads import Freshness, OpenFile, ReadMemory
 from raftfs.service.replicas import Replicas
 from raftfs.service.uploads import Uploads
-from raftfs.service.workers import Budget, ReaderThread
-from raftfs.state import Reader
+from raftfs.service.workers import ReaderThread
+from raftfs.state import Reader, cursor_revision
 from raftfs.state.commands import (
     Code,
     Command,
@@ -45,7 +47,7 @@ class Files:
     ) -> None:  # fmt: skip
         self._reader, self._lists, self._freshness = reader, lists, freshness
         self._proposer, self._uploads, self._replicas = proposer, uploads, replicas
-        self._read_ahead = Budget(limits.READ_AHEAD_BYTES_MAX)
+        self._read_memory = ReadMemory()
 
     async def stat(self, path: str, read: ReadOptions) -> tuple[Stat, ReadInfo]:
         """What is at the path. Raises NotFound."""
@@ -67,24 +69,31 @@ class Files:
             version = self._reader.open(path, read.revision)
         if version is None:
             raise NotFound(f"nothing is at {path}")
-        return OpenFile(version, info, self._replicas, self._read_ahead)
+        return OpenFile(version, info, self._replicas, self._read_memory)
 
     async def list(
         self, path: str, read: ReadOptions, *, limit: int, cursor: str | None, recursive: bool, glob: str | None
     ) -> tuple[Page, ReadInfo]:
-        """One page of what is in the directory. Raises NotFound, NotADirectory, InvalidRequest."""
+        """One page of what is in the directory. Raises NotFound, NotADirectory, InvalidRequest, DeadlineExceeded."""
         path = normalize(path)
+        # A cursor asks for the revision of its first page, which this node may not have reached.
+        shown = read if cursor is None else dataclasses.replace(read, revision=cursor_revision(cursor))
+        ends_s = asyncio.get_running_loop().time() + self._freshness.timeout_s(read)
         age_ms = await self._freshness.reach(read)
 
         def work(reader: Reader) -> tuple[Page, ReadInfo]:
             with reader.snapshot():
-                info = self._freshness.info(reader, read, age_ms)
+                info = self._freshness.info(reader, shown, age_ms)
                 page = reader.list(
                     path, limit=limit, cursor=cursor, recursive=recursive, glob=glob, revision=read.revision
                 )
                 return page, info
 
-        return await self._lists.call(work)
+        try:
+            async with asyncio.timeout_at(ends_s):
+                return await self._lists.call(work)
+        except TimeoutError:
+            raise DeadlineExceeded(f"the list of {path} was not ready in time; others are before it") from None
 
     async def put(
         self, path: str, body: AsyncIterator[bytes], *, size: int | None, content_type: str | None,

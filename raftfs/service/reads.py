@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
 from raftfs import limits
-from raftfs.errors import InvalidRequest, RangeNotSatisfiable, Unavailable
+from raftfs.errors import InvalidRequest, Overloaded, RangeNotSatisfiable, Unavailable
 from raftfs.service.options import ReadInfo, ReadOptions
 from raftfs.service.ports import ConsensusPort
 from raftfs.service.replicas import Replicas
@@ -25,13 +25,17 @@ class Freshness:
     def __init__(self, consensus: ConsensusPort, timeout_s: float) -> None:
         self._consensus, self._timeout_s = consensus, timeout_s
 
+    def timeout_s(self, read: ReadOptions) -> float:
+        """The read's own timeout or the node's."""
+        return self._timeout_s if read.timeout_s is None else read.timeout_s
+
     async def reach(self, read: ReadOptions) -> int | None:
         """Returns the age in ms of what a bounded or stale read will see; None if unknown or linearizable.
 
         Raises Unavailable or DeadlineExceeded without a quorum, Unavailable if a bounded read would be too old.
         """
         if read.consistency == "linearizable":
-            await self._consensus.barrier(timeout_s=self._timeout_s if read.timeout_s is None else read.timeout_s)
+            await self._consensus.barrier(timeout_s=self.timeout_s(read))
             return None
         contact_s = self._consensus.last_contact_s()
         if read.consistency == "bounded" and (contact_s is None or contact_s > read.max_staleness_s):
@@ -64,27 +68,39 @@ class _Part:
 
 @dataclass(frozen=True, slots=True)
 class _Coming:
-    """A chunk that was asked for; ``held`` bytes of the read-ahead budget are taken for it."""
+    """A chunk that was asked for, and whose length is taken from ``budget`` until the consumer is done with it."""
 
     task: asyncio.Task[bytes]
     part: _Part
-    held: int
+    budget: Budget
+
+    def give_back(self) -> None:
+        self.budget.release(self.part.chunk.length)
+
+
+class ReadMemory:
+    """What all downloads of a node may hold: ``needed`` for the chunk that each is sending, ``ahead`` for those after
+    it. Two budgets, so that reading ahead never keeps another download from its next chunk."""
+
+    def __init__(self) -> None:
+        self.needed = Budget(limits.READ_BYTES_MAX)
+        self.ahead = Budget(limits.READ_AHEAD_BYTES_MAX)
 
 
 class OpenFile:
     """One version of a file, opened: a later change of the path does not touch it."""
 
-    def __init__(self, version: FileVersion, info: ReadInfo, replicas: Replicas, read_ahead: Budget) -> None:
+    def __init__(self, version: FileVersion, info: ReadInfo, replicas: Replicas, memory: ReadMemory) -> None:
         self.stat: Stat = version.stat
         self.info = info
         self._data, self._chunks = version.data, version.chunks
-        self._replicas, self._read_ahead = replicas, read_ahead
+        self._replicas, self._memory = replicas, memory
 
     def read(self, start: int, stop: int) -> AsyncGenerator[bytes, None]:
         """Verified bytes [start, stop) in pieces of at most a chunk. Close it (``aclosing``) if you stop early.
 
         Raises RangeNotSatisfiable unless 0 <= start <= stop <= size; while iterating, also between two pieces,
-        ChunkUnavailable if no reachable node has an undamaged copy.
+        ChunkUnavailable if no reachable node has an undamaged copy, Overloaded if too many slow downloads hold chunks.
         """
         if not 0 <= start <= stop <= self.stat.size:
             raise RangeNotSatisfiable(f"bytes {start} to {stop} of a file of {self.stat.size}")
@@ -96,31 +112,40 @@ class OpenFile:
 
     async def _stream(self, start: int, stop: int) -> AsyncGenerator[bytes, None]:
         parts = deque(self._parts(start, stop))
-        ahead: deque[_Coming] = deque()
+        coming: deque[_Coming] = deque()
         try:
-            while parts or ahead:
-                self._order(parts, ahead)
-                coming = ahead[0]
-                data = await coming.task
-                ahead.popleft()
-                self._read_ahead.release(coming.held)
-                self._order(parts, ahead)
-                part = coming.part
+            while parts or coming:
+                if not coming:
+                    await self._wait_for_memory(parts[0].chunk.length)
+                    coming.append(self._ask(parts.popleft(), self._memory.needed))
+                self._look_ahead(parts, coming)
+                part, data = coming[0].part, await coming[0].task
+                self._look_ahead(parts, coming)
                 yield data if part.stop - part.start == len(data) else data[part.start : part.stop]
+                del data
+                coming.popleft().give_back()
         finally:
-            for coming in ahead:
-                coming.task.cancel()
-                self._read_ahead.release(coming.held)
-            await asyncio.gather(*(coming.task for coming in ahead), return_exceptions=True)
+            for chunk in coming:
+                chunk.task.cancel()
+                chunk.give_back()
+            await asyncio.gather(*(chunk.task for chunk in coming), return_exceptions=True)
 
-    def _order(self, parts: deque[_Part], ahead: deque[_Coming]) -> None:
-        """Ask for the chunk that is needed next, and for those after it only while memory allows."""
-        while parts and len(ahead) < limits.READ_AHEAD_CHUNKS:
-            held = parts[0].chunk.length if ahead else 0
-            if not self._read_ahead.try_acquire(held):
+    async def _wait_for_memory(self, length: int) -> None:
+        try:
+            async with asyncio.timeout(limits.READ_WAIT_S_MAX):
+                await self._memory.needed.acquire(length)
+        except TimeoutError:
+            raise Overloaded("too many downloads are being taken too slowly", retry_after_s=1.0) from None
+
+    def _look_ahead(self, parts: deque[_Part], coming: deque[_Coming]) -> None:
+        """Ask for chunks behind the one that is needed, while memory allows."""
+        while parts and len(coming) <= limits.READ_AHEAD_CHUNKS:
+            if not self._memory.ahead.try_acquire(parts[0].chunk.length):
                 return
-            part = parts.popleft()
-            ahead.append(_Coming(asyncio.create_task(self._replicas.get(part.chunk)), part, held))
+            coming.append(self._ask(parts.popleft(), self._memory.ahead))
+
+    def _ask(self, part: _Part, budget: Budget) -> _Coming:
+        return _Coming(asyncio.create_task(self._replicas.get(part.chunk)), part, budget)
 
     def _parts(self, start: int, stop: int) -> list[_Part]:
         """Chunks that overlap the range, each with the part of it that is wanted."""

@@ -32,6 +32,8 @@ from raftfs.state.commands import (
     decode_result,
     encode,
 )
+from raftfs.state.copies import check_copy, copy_database
+from raftfs.state.listing import cursor_revision
 from raftfs.state.machine import StateMachine
 from raftfs.state.reader import Reader
 from raftfs.state.schema import Applied
@@ -59,6 +61,9 @@ __all__ = [
     "UploadChunk",
     "UploadExpire",
     "UploadState",
+    "check_copy",
+    "copy_database",
+    "cursor_revision",
     "decode_envelope",
     "decode_result",
     "encode",

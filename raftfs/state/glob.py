@@ -27,9 +27,12 @@ class Glob:
     def __init__(self, pattern: str) -> None:
         if not pattern or len(pattern.encode(errors="replace")) > GLOB_BYTES_MAX:
             raise InvalidRequest(f"a glob has 1 to {GLOB_BYTES_MAX} bytes")
-        self._parts: list[re.Pattern[str] | None] = [
-            _ANY_DEPTH if part == "**" else re.compile(fnmatch.translate(part)) for part in pattern.split("/")
-        ]
+        self._parts: list[re.Pattern[str] | None] = []
+        for part in pattern.split("/"):
+            if part != "**":
+                self._parts.append(re.compile(fnmatch.translate(part)))
+            elif self._parts[-1:] != [_ANY_DEPTH]:  # two in a row say what one says, and cost the square of it
+                self._parts.append(_ANY_DEPTH)
 
     @property
     def depth(self) -> int:

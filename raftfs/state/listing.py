@@ -57,13 +57,22 @@ def encode_cursor(query: Query, revision: int, last: list[str]) -> str:
     return urlsafe_b64encode(msgspec.msgpack.encode(_Cursor(query.digest(), revision, last))).decode().rstrip("=")
 
 
-def decode_cursor(query: Query, text: str) -> tuple[int, list[str]]:
-    """Revision and last names of a cursor. Raises InvalidRequest unless it came from a page of the same list."""
+def _decode(text: str) -> _Cursor:
     try:
         padded = text.encode("ascii") + b"=" * (-len(text) % 4)
-        cursor = _cursor_decoder.decode(urlsafe_b64decode(padded))
+        return _cursor_decoder.decode(urlsafe_b64decode(padded))
     except (UnicodeEncodeError, binascii.Error, msgspec.MsgspecError, ValueError):
         raise InvalidRequest("the cursor is damaged: pass on `next` of the page before as it came") from None
+
+
+def cursor_revision(text: str) -> int:
+    """The revision that all pages of a cursor's list show. Raises InvalidRequest if it is damaged."""
+    return _decode(text).revision
+
+
+def decode_cursor(query: Query, text: str) -> tuple[int, list[str]]:
+    """Revision and last names of a cursor. Raises InvalidRequest unless it came from a page of the same list."""
+    cursor = _decode(text)
     depth_fits = len(cursor.last) == 1 or (cursor.last and query.recursive)
     if cursor.query != query.digest() or not depth_fits:
         raise InvalidRequest("the cursor belongs to another list: path, recursive and glob must stay the same")

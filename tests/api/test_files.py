@@ -7,12 +7,14 @@ import hashlib
 import io
 import os
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import aiohttp
 import pytest
 
 from raftfs.limits import CHUNK_BYTES
 from raftfs.models import Entry, EntryList
+from raftfs.testing.inprocess import InProcessCluster
 
 
 async def test_a_file_is_put_read_replaced_and_removed(url: str, http: aiohttp.ClientSession) -> None:
@@ -161,3 +163,19 @@ async def test_a_stored_page_cannot_act_as_this_origin(url: str, http: aiohttp.C
     async with http.get(f"{url}/v1/files/a") as answer:
         assert answer.headers["Content-Security-Policy"] == "sandbox"
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
+
+
+async def test_a_read_that_waits_for_a_frozen_peer_ends_by_its_deadline(
+    tmp_path: Path, http: aiohttp.ClientSession
+) -> None:
+    async with InProcessCluster(tmp_path, nodes=3) as cluster:
+        async with http.put(f"{cluster.urls[0]}/v1/files/f", data=os.urandom(50_000)) as answer:
+            assert answer.status == 201
+        for file in (tmp_path / "n1" / "chunks").glob("??/*"):
+            file.unlink()
+        for peer in ("n2", "n3"):
+            cluster.network.hold(peer, "chunk.get")
+        async with http.get(f"{cluster.urls[0]}/v1/files/f", headers={"Raftfs-Timeout": "0.2"}) as answer:
+            assert (answer.status, answer.headers["Raftfs-Error"]) == (504, "deadline_exceeded")
+        for peer in ("n2", "n3"):
+            cluster.network.release(peer, "chunk.get")

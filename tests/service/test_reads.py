@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from contextlib import aclosing
+import threading
+from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
 
 import pytest
@@ -187,8 +188,52 @@ async def test_stopping_early_gives_the_read_ahead_back(three: Trio) -> None:
     files = three.leader.files
     async with aclosing((await files.open("/f", LINEAR)).read(0, len(BIG))) as stream:
         await anext(stream)
-    assert files._read_ahead.used == 0
-    assert files._read_ahead.most > 0
+    memory = files._read_memory
+    assert memory.needed.used == memory.ahead.used == 0
+    assert memory.ahead.most > 0
+
+
+async def test_chunks_held_for_slow_clients_are_bounded(three: Trio, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each paused download holds its chunk; when there is no room for one more, it waits, and then is refused."""
+    monkeypatch.setattr(limits, "READ_WAIT_S_MAX", 0.05)
+    await three.put("/f", BIG)
+    files = three.leader.files
+    places = limits.READ_BYTES_MAX // CHUNK
+    async with AsyncExitStack() as stack:
+        for _ in range(places):
+            stream = (await files.open("/f", LINEAR)).read(0, len(BIG))
+            await stack.enter_async_context(aclosing(stream))
+            await anext(stream)
+        assert files._read_memory.needed.used + files._read_memory.ahead.used <= (
+            limits.READ_BYTES_MAX + limits.READ_AHEAD_BYTES_MAX
+        )
+        with pytest.raises(errors.Overloaded):
+            await three.read("n1", "/f")
+    assert await three.read("n1", "/f") == BIG
+
+
+async def test_a_page_that_a_lagging_node_cannot_show_yet_is_no_mistake_of_the_caller(three: Trio) -> None:
+    for name in ("/a", "/b"):
+        await three.put(name, b"x")
+    three.network.down.add("n3")
+    await three.put("/c", b"x")
+    page, _ = await three.leader.files.list("/", LINEAR, limit=1, cursor=None, recursive=False, glob=None)
+    with pytest.raises(errors.Unavailable):
+        await three.services["n3"].files.list("/", STALE, limit=1, cursor=page.next, recursive=False, glob=None)
+    three.network.down.clear()
+    page, _ = await three.services["n3"].files.list("/", LINEAR, limit=1, cursor=page.next, recursive=False, glob=None)
+    assert [entry.path for entry in page.entries] == ["/b"]
+
+
+async def test_a_list_that_waits_behind_others_ends_by_its_deadline(three: Trio) -> None:
+    files, busy = three.leader.files, threading.Event()
+    blocker = asyncio.create_task(files._lists.call(lambda _: busy.wait()))
+    try:
+        with pytest.raises(errors.DeadlineExceeded):
+            await files.list("/", ReadOptions(timeout_s=0.05), limit=1, cursor=None, recursive=False, glob=None)
+    finally:
+        busy.set()
+        await blocker
 
 
 async def test_a_reader_that_waits_for_a_peer_can_be_cancelled(three: Trio) -> None:
@@ -202,7 +247,8 @@ async def test_a_reader_that_waits_for_a_peer_can_be_cancelled(three: Trio) -> N
     reading.cancel()
     with pytest.raises(asyncio.CancelledError):
         await reading
-    assert three.services["n2"].files._read_ahead.used == 0
+    memory = three.services["n2"].files._read_memory
+    assert memory.needed.used == memory.ahead.used == 0
     three.network.release("n1", "chunk.get")
 
 

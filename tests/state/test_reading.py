@@ -227,6 +227,12 @@ def test_glob_that_would_make_a_naive_matcher_backtrack_for_ever() -> None:
     assert not glob.accepts(positions)
 
 
+def test_glob_of_many_double_stars_costs_no_more_than_one() -> None:
+    glob = Glob("**/" * 300 + "b")
+    assert len(glob.start()) == 2
+    assert glob.accepts(glob.step(glob.step(glob.start(), "a"), "b"))
+
+
 def test_page_with_few_matches_ends_early(driver: Driver) -> None:
     count = limits.PAGE_SCAN_ENTRIES_MAX + 1
     directory, file = driver.do(MakeDirectory("/d")).stat, driver.put("/f").stat
