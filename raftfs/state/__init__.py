@@ -32,7 +32,6 @@ from raftfs.state.commands import (
     decode_result,
     encode,
 )
-from raftfs.state.copies import check_copy, copy_database
 from raftfs.state.listing import cursor_revision
 from raftfs.state.machine import StateMachine
 from raftfs.state.reader import Reader
@@ -61,8 +60,6 @@ __all__ = [
     "UploadChunk",
     "UploadExpire",
     "UploadState",
-    "check_copy",
-    "copy_database",
     "cursor_revision",
     "decode_envelope",
     "decode_result",
