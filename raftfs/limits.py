@@ -27,6 +27,7 @@ IDEMPOTENCY_KEY_AGE_MS_MAX: Final = 24 * 3600 * 1000
 # HTTP.
 HEADER_LINE_BYTES_MAX: Final = 16 * 1024
 HEADERS_MAX: Final = 128
+ANSWER_HEADER_LINE_BYTES_MAX: Final = 4 * METADATA_BYTES_MAX  # one header can hold all metadata, each byte as %XX
 KEEP_ALIVE_S: Final = 75.0
 LINGER_S_MAX: Final = 2.0  # how long a refused client may go on sending before it is cut off
 WRITE_SLICE_BYTES: Final = 256 * 1024  # a response is handed to the socket in pieces of this size
@@ -38,6 +39,7 @@ REQUEST_DEADLINE_S_MAX: Final = 3600.0
 BODY_IDLE_S_MAX: Final = 60.0  # a body that brings no byte for this long is given up
 
 # Forwarding.
+FAILOVER_S: Final = 0.1  # a leader that has gone has a successor by then: how soon to ask again
 UPSTREAM_CONNECTIONS_MAX: Final = 1024
 UPSTREAM_CONNECT_S_MAX: Final = 1.0
 UPSTREAM_ANSWER_BYTES_MAX: Final = 1024 * 1024  # of an answer that is not a file or a list

@@ -16,7 +16,7 @@ WRITE_QUERY: Final = ("ack", "forward")
 _CONSISTENCIES: Final = ("linearizable", "bounded", "stale")
 _ACKS: Final = ("quorum", "all")
 _FORWARDS: Final = ("always", "never")
-_REVISION_MAX: Final = 2**63 - 1
+REVISION_MAX: Final = 2**63 - 1
 _STALENESS_S_DEFAULT: Final = ReadOptions().max_staleness_s
 
 
@@ -29,7 +29,7 @@ def read_options(call: Call, query: Query) -> ReadOptions:
     return ReadOptions(
         consistency=consistency,  # type: ignore[arg-type]
         max_staleness_s=_STALENESS_S_DEFAULT if staleness_s is None else staleness_s,
-        revision=query.integer("revision", 0, _REVISION_MAX),
+        revision=query.integer("revision", 0, REVISION_MAX),
         timeout_s=call.remaining_s(),
     )
 

@@ -20,7 +20,7 @@ from raftfs.api.fields import (
     parse_digest,
     parse_metadata,
 )
-from raftfs.api.options import WRITE_QUERY, Writing
+from raftfs.api.options import REVISION_MAX, WRITE_QUERY, Writing
 from raftfs.errors import AlreadyExists, InvalidRequest, NotFound, PreconditionFailed, TooLarge
 from raftfs.http import Call, json_response, names, problem_response
 from raftfs.models import MetadataPatch, MoveRequest
@@ -146,6 +146,8 @@ class Writes:
 
         async def run() -> web.StreamResponse:
             move = await _read_json(call, MoveRequest)
+            if move.if_match is not None and not 0 <= move.if_match <= REVISION_MAX:
+                raise InvalidRequest(f"if_match: {move.if_match} is not a revision")
             do = self._files.copy if copy else self._files.rename
             stat = await do(
                 move.source, move.target, replace=move.replace, parents=move.parents, if_match=move.if_match,

@@ -49,7 +49,8 @@ def parse(model: type[Model], body: bytes, url: str) -> Model:
 
 def error_of(status: int, headers: Mapping[str, str], body: bytes, url: str) -> RaftfsError:
     """The error that an answer carries: by the problem's ``code``, by the status if there is none that is known."""
-    retry_after_s = _retry_after_s(headers.get("Retry-After"))
+    finer_ms = _retry_after_s(headers.get("Raftfs-Retry-After-Ms"))
+    retry_after_s = _retry_after_s(headers.get("Retry-After")) if finer_ms is None else finer_ms / 1000
     try:
         problem = Problem.model_validate_json(body)
     except ValidationError:

@@ -290,7 +290,7 @@ class Transport:
             auto_decompress=False,
             read_bufsize=limits.CLIENT_BLOCK_BYTES,
             max_line_size=limits.HEADER_LINE_BYTES_MAX,
-            max_field_size=limits.HEADER_LINE_BYTES_MAX,
+            max_field_size=limits.ANSWER_HEADER_LINE_BYTES_MAX,
             headers={"User-Agent": "raftfs-python"},
             middlewares=(_no_hidden_retry,),
         )

@@ -29,6 +29,7 @@ from raftfs.frontend.upstream import (
 from raftfs.http import Call, json_response, names
 from raftfs.limits import (
     BODY_IDLE_S_MAX,
+    FAILOVER_S,
     INLINE_BYTES_MAX,
     READ_TRY_S,
     RETRY_PAUSE_S_MAX,
@@ -184,7 +185,9 @@ class _Write:
     def _given_up(self) -> Unavailable | UnknownOutcome:
         if self._unknown:
             return UnknownOutcome(f"the write may or may not have been applied: {self._reason}")
-        return Unavailable(f"no leader took the write: {self._reason}", outcome="not_applied", retry_after_s=1)
+        # A body that cannot be sent again ended this try early: a new leader will be there soon.
+        wait_s = 1.0 if self._call.body.replayable else FAILOVER_S
+        return Unavailable(f"no leader took the write: {self._reason}", outcome="not_applied", retry_after_s=wait_s)
 
     async def _try_here(self, local: Local) -> web.StreamResponse | None:
         try:

@@ -15,6 +15,7 @@ from yarl import URL
 from raftfs.errors import Unavailable
 from raftfs.http import names
 from raftfs.limits import (
+    ANSWER_HEADER_LINE_BYTES_MAX,
     HEADER_LINE_BYTES_MAX,
     HEADERS_MAX,
     UPSTREAM_ANSWER_BYTES_MAX,
@@ -59,7 +60,7 @@ class Upstream:
                 skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=UPSTREAM_CONNECT_S_MAX),
                 max_line_size=HEADER_LINE_BYTES_MAX,
-                max_field_size=HEADER_LINE_BYTES_MAX,
+                max_field_size=ANSWER_HEADER_LINE_BYTES_MAX,
                 max_headers=2 * HEADERS_MAX,
                 middlewares=(_no_hidden_retry,),
             )

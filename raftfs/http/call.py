@@ -14,7 +14,7 @@ from urllib.parse import unquote_to_bytes
 
 from aiohttp import web
 
-from raftfs.errors import InvalidPath, InvalidRequest, MethodNotAllowed, NoSuchRoute
+from raftfs.errors import Forbidden, InvalidPath, InvalidRequest, MethodNotAllowed, NoSuchRoute
 from raftfs.http import names
 from raftfs.http.body import Body
 from raftfs.limits import REQUEST_DEADLINE_S_MAX
@@ -62,7 +62,7 @@ class Call:
         self.body = Body(request)
 
     def resolve(self) -> None:
-        """Find the route. Raises NoSuchRoute, MethodNotAllowed, InvalidPath, InvalidRequest."""
+        """Find the route. Raises NoSuchRoute, MethodNotAllowed, Forbidden, InvalidPath, InvalidRequest."""
         raw = self.request.raw_path
         if not raw.startswith("/") and (absolute := _ABSOLUTE.match(raw)):
             raw = raw[absolute.end() :] or "/"
@@ -80,7 +80,19 @@ class Call:
         allowed = names.METHODS[self.route]
         if self.method not in allowed:
             raise MethodNotAllowed(f"{self.method} is not answered here; allowed: {', '.join(allowed)}")
+        for name in names.ONCE:
+            if name in self.headers and len(self.headers.getall(name)) > 1:
+                raise InvalidRequest(f"header {name} is there twice")
+        if self.write:
+            self._check_origin()
         self._set_deadline()
+
+    def _check_origin(self) -> None:
+        """A browser lets any page of the web send some requests, also to this machine's loopback, and says from where.
+        Raises Forbidden unless that is this server's own page."""
+        origin = self.headers.get("Origin")
+        if origin is not None and self.hops() == 0 and origin.partition("://")[2] != self.headers.get("Host"):
+            raise Forbidden(f"a page of {origin[:200]} may not write here")
 
     def _set_deadline(self) -> None:
         text = self.headers.get(names.TIMEOUT)

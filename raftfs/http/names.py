@@ -20,6 +20,8 @@ IDEMPOTENCY_KEY: Final = "Idempotency-Key"
 REPLAYED: Final = "Idempotent-Replayed"
 REPR_DIGEST: Final = "Repr-Digest"
 
+RETRY_AFTER_MS: Final = "Raftfs-Retry-After-Ms"  # finer than Retry-After, which knows whole seconds only
+
 HOPS_MAX: Final = 3  # a frontend may stand behind a frontend; more is a loop
 
 HOP_BY_HOP: Final = frozenset(
@@ -40,6 +42,10 @@ HOP_BY_HOP: Final = frozenset(
 END_TO_END: Final = frozenset({"if-match", "if-none-match", "idempotency-key", "repr-digest", "range", "if-range",
                                "content-type"})  # fmt: skip
 """Headers that decide what is done or answered: passed on whatever ``Connection`` says."""
+
+ONCE: Final = ("Idempotency-Key", "If-Match", "If-None-Match", "If-Range", "If-Modified-Since", "If-Unmodified-Since",
+               "Range", "Repr-Digest", "Content-Encoding", "Raftfs-Timeout", "Raftfs-Forwarded")  # fmt: skip
+"""Headers that decide what is done. Of two of them one would be ignored, so two are refused."""
 
 METHODS: Final[dict[str, tuple[str, ...]]] = {
     "files": ("GET", "HEAD", "PUT", "PATCH", "DELETE"),

@@ -50,4 +50,6 @@ def problem_response(
         problem["outcome"] = all_headers[names.OUTCOME] = outcome_of(error, status)
     if status == 503:
         all_headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s or 1)))
+        if error.retry_after_s is not None:
+            all_headers[names.RETRY_AFTER_MS] = str(round(error.retry_after_s * 1000))
     return web.Response(body=_encode(problem), status=status, headers=all_headers, content_type=PROBLEM_TYPE)

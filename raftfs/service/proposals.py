@@ -58,7 +58,7 @@ class Proposer:
         if not self._consensus.is_leader:
             leader = self._consensus.leader_id
             detail = f"this node is not the leader; {leader} is" if leader else "no leader is known at the moment"
-            raise errors.NotLeader(detail, outcome="not_applied", retry_after_s=1.0)
+            raise errors.NotLeader(detail, outcome="not_applied", retry_after_s=limits.FAILOVER_S)
 
     async def propose(
         self, command: Command, *, timeout_s: float | None = None, key: str | None = None, mark: bytes = b""

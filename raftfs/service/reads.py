@@ -85,6 +85,7 @@ class ReadMemory:
     def __init__(self) -> None:
         self.needed = Budget(limits.READ_BYTES_MAX)
         self.ahead = Budget(limits.READ_AHEAD_BYTES_MAX)
+        self.wait_s = limits.READ_WAIT_S_MAX  # how long a download waits for ``needed``
 
 
 class OpenFile:
@@ -132,7 +133,7 @@ class OpenFile:
 
     async def _wait_for_memory(self, length: int) -> None:
         try:
-            async with asyncio.timeout(limits.READ_WAIT_S_MAX):
+            async with asyncio.timeout(self._memory.wait_s):
                 await self._memory.needed.acquire(length)
         except TimeoutError:
             raise Overloaded("too many downloads are being taken too slowly", retry_after_s=1.0) from None

@@ -308,7 +308,9 @@ def check_sha256(actual: bytes, announced: bytes) -> None:
 def _ended_early(error: errors.RaftfsError) -> errors.Unavailable:
     """The upload expired, or a step of it is in doubt; either way its file was never committed."""
     return errors.Unavailable(
-        f"the upload was broken off: {error.detail}", outcome="not_applied", retry_after_s=error.retry_after_s or 1.0
+        f"the upload was broken off: {error.detail}",
+        outcome="not_applied",
+        retry_after_s=error.retry_after_s or limits.FAILOVER_S,
     )
 
 

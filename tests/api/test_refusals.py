@@ -92,6 +92,11 @@ REFUSED = [
     ("POST", "/v1/rename", b'{"from": "/a"}', {}, 400, "invalid_request"),
     ("POST", "/v1/copy", b'{"from": "/a", "to": "/b", "x": 1}', {}, 400, "invalid_request"),
     ("POST", "/v1/copy", b'{"from": "/../a", "to": "/b"}', {}, 400, "invalid_path"),
+    ("POST", "/v1/copy", b'{"from": "/a", "to": "/b", "if_match": 1' + b"0" * 30 + b"}", {}, 400, "invalid_request"),
+    ("POST", "/v1/rename", b'{"from": "/a", "to": "/b", "if_match": -1}', {}, 400, "invalid_request"),
+    ("PATCH", "/v1/files/file", b"{}", {"If_Match": '"r' + "9" * 19 + '"'}, 412, "precondition_failed"),
+    ("GET", "/v1/files/file?revision=9223372036854775807", None, {}, 400, "invalid_request"),
+    ("GET", "/v1/files/file?revision=9223372036854775808", None, {}, 400, "invalid_request"),
     ("POST", "/v1/copy", b"{}", {"Content_Type": "text/plain"}, 400, "invalid_request"),
     ("POST", "/v1/copy", b" " * 300_000, {}, 413, "too_large"),
     ("PATCH", "/v1/files/a", b'{"metadata": {"": "x"}}', {}, 400, "invalid_request"),
@@ -141,6 +146,31 @@ async def test_an_unknown_parameter_is_named_with_those_that_are_known(url: str)
     answer = await ask(url, "GET", "/v1/dirs/?lmit=3")
     assert "lmit" in answer.problem["detail"]
     assert "limit" in answer.problem["detail"]
+
+
+@pytest.mark.parametrize(
+    "twice",
+    [
+        ('If-Match: "r1"', 'If-Match: "r2"'),
+        ("Idempotency-Key: a", "idempotency-key: b"),
+        ("Repr-Digest: sha-512=:YWJj:", "Repr-Digest: sha-256=:YWJj:"),
+    ],
+)
+async def test_of_two_headers_that_decide_none_is_ignored(furnished: str, twice: tuple[str, str]) -> None:
+    head = "\r\n".join(["DELETE /v1/files/file HTTP/1.1", "Host: a", *twice])
+    answer = await raw(furnished, head.encode() + b"\r\n\r\n")
+    assert answer is not None
+    assert (answer.status, answer.problem["code"]) == (400, "invalid_request")
+    assert "twice" in answer.problem["detail"]
+
+
+@pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1:1"])
+async def test_a_page_of_another_origin_may_not_write(furnished: str, origin: str) -> None:
+    move = b'{"from": "/file", "to": "/gone"}'
+    answer = await ask(furnished, "POST", "/v1/rename", move, Origin=origin)
+    assert (answer.status, answer.problem["code"], answer.problem["outcome"]) == (403, "forbidden", "not_applied")
+    answer = await ask(furnished, "POST", "/v1/rename", move, Origin="http://test")
+    assert answer.status == 200
 
 
 async def test_405_says_what_is_allowed(url: str) -> None:

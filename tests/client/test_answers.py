@@ -72,6 +72,11 @@ def test_a_retry_after_that_makes_no_sense_is_ignored(value: str) -> None:
     assert answers.error_of(503, {"Retry-After": value}, b"", URL).retry_after_s is None
 
 
+def test_a_finer_retry_after_is_preferred() -> None:
+    headers = {"Retry-After": "1", "Raftfs-Retry-After-Ms": "50"}
+    assert answers.error_of(503, headers, b"", URL).retry_after_s == 0.05
+
+
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"{}", b'{"path": 3}', b"\xff\xfe"])
 def test_a_body_that_does_not_fit_is_named(body: bytes) -> None:
     with pytest.raises(errors.BadAnswer, match=r"http://node answered with what is not a Entry"):

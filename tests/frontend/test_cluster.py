@@ -9,6 +9,7 @@ import os
 import aiohttp
 import pytest
 
+from raftfs import AsyncClient
 from raftfs.models import ClusterStatus
 from raftfs.testing.inprocess import InProcessCluster
 
@@ -228,3 +229,15 @@ async def test_health_metrics_and_page(cluster: InProcessCluster, url: str, http
     for base in (url, cluster.urls[0]):
         async with http.get(f"{base}/readyz") as answer:
             assert answer.status == 503
+
+
+async def test_as_much_metadata_as_is_allowed_can_be_read_again(url: str, http: aiohttp.ClientSession) -> None:
+    """As %XX it takes three times its length, in one header."""
+    metadata = {"k": "é" * 4000}
+    async with http.put(f"{url}/v1/files/m", data=b"x") as answer:
+        assert answer.status == 201
+    async with http.patch(f"{url}/v1/files/m", json={"metadata": metadata}) as answer:
+        assert answer.status == 200
+    async with AsyncClient(url, deadline_s=5) as client:
+        assert (await client.stat("/m")).metadata == metadata
+        assert await client.read("/m") == b"x"

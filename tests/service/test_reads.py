@@ -193,11 +193,11 @@ async def test_stopping_early_gives_the_read_ahead_back(three: Trio) -> None:
     assert memory.ahead.most > 0
 
 
-async def test_chunks_held_for_slow_clients_are_bounded(three: Trio, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_chunks_held_for_slow_clients_are_bounded(three: Trio) -> None:
     """Each paused download holds its chunk; when there is no room for one more, it waits, and then is refused."""
-    monkeypatch.setattr(limits, "READ_WAIT_S_MAX", 0.05)
     await three.put("/f", BIG)
     files = three.leader.files
+    files._read_memory.wait_s = 0.05
     places = limits.READ_BYTES_MAX // CHUNK
     async with AsyncExitStack() as stack:
         for _ in range(places):
