@@ -175,7 +175,7 @@ def logs(
         if len(wanted) > 1:
             output.emit(f"==> {paths[name]} <==")
         if tail := cluster.log_tail(name, lines):
-            output.emit(tail)
+            output.emit(*tail.splitlines())
     while follow:
         time.sleep(0.2)
         for name, path in paths.items():

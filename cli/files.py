@@ -275,7 +275,9 @@ async def _plan(client: AsyncClient, arguments: list[str]) -> list[tuple[str, st
         raise InvalidRequest("two paths are needed: SRC and DST")
     sources, target = targets.split(arguments, "")
     into = targets.is_into(sources, target) or await is_directory(client, target)
-    return [(paths.normalize(source), targets.remote_target(source, target, into=into)) for source in sources]
+    plan = [(paths.normalize(source), targets.remote_target(source, target, into=into)) for source in sources]
+    targets.refuse_twice(goal for _, goal in plan)
+    return plan
 
 
 def _emit_changed(entries: list[Entry], word: str, json: bool) -> None:

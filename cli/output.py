@@ -31,10 +31,10 @@ Json = Annotated[
 
 
 def emit(*lines: str) -> None:
-    """Print lines of a result. Ends the command quietly if nobody reads them any more."""
+    """Print lines of a result, each on one line. Ends the command quietly if nobody reads any more."""
     with reader_may_leave():
         for line in lines:
-            sys.stdout.write(printable(line) + "\n")
+            sys.stdout.write(printable(line, kept="\t") + "\n")
         sys.stdout.flush()
 
 
@@ -60,10 +60,10 @@ def say(line: str) -> None:
         print(printable(line), file=sys.stderr, flush=True)
 
 
-def printable(text: str) -> str:
-    """Names from outside must neither break lines nor steer the terminal."""
+def printable(text: str, kept: str = "\n\t") -> str:
+    """Names from outside must not steer the terminal, nor, where each line is one result, break lines."""
     return "".join(
-        c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape", "surrogatepass").decode() for c in text
+        c if c.isprintable() or c in kept else c.encode("unicode_escape", "surrogatepass").decode() for c in text
     )
 
 

@@ -139,7 +139,7 @@ class Shell:
         return _complain(f"DELF needs Yes or No on the next line, not {answer!r}; {name} stays")
 
     def _help(self, arguments: list[str]) -> int:
-        output.emit(HELP)
+        output.emit(*HELP.splitlines())
         return exitcodes.OK
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,8 +38,20 @@ def is_into(sources: list[str], target: str) -> bool:
 
 
 def plan_uploads(sources: list[str], target: str, *, into: bool, recursive: bool) -> list[Upload]:
-    """Check all sources and say where each goes. Raises OSError, IsADirectory (without ``recursive``), InvalidPath."""
-    return [_plan_upload(source, paths.normalize(target), into, recursive) for source in sources]
+    """Check all sources and say where each goes. Raises OSError, IsADirectory (without ``recursive``), InvalidPath,
+    InvalidRequest."""
+    uploads = [_plan_upload(source, paths.normalize(target), into, recursive) for source in sources]
+    refuse_twice([upload.target for upload in uploads])
+    return uploads
+
+
+def refuse_twice(goals: Iterable[object]) -> None:
+    """As cp and mv do: what one source has just become must not be replaced by the next. Raises InvalidRequest."""
+    seen = set()
+    for goal in goals:
+        if goal in seen:
+            raise InvalidRequest(f"two sources would become {goal}, and only the last would be left")
+        seen.add(goal)
 
 
 def _plan_upload(source: str, target: str, into: bool, recursive: bool) -> Upload:

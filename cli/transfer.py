@@ -144,9 +144,10 @@ def get(
         for entry in entries:
             if entry.type == "directory" and not recursive:
                 raise IsADirectory(f"{entry.path} is a directory")
+        goals = [targets.local_target(entry.path, target, into=into) for entry in entries]
+        targets.refuse_twice(goals)
         return [
-            await _fetch(client, e, targets.local_target(e.path, target, into=into), options, jobs, meter)
-            for e in entries
+            await _fetch(client, entry, goal, options, jobs, meter) for entry, goal in zip(entries, goals, strict=True)
         ]
 
     with metering("fetched", quiet=quiet or json) as meter:

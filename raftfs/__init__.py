@@ -1,8 +1,9 @@
 """raftfs: a consistent file store on three or five servers, replicated with Raft.
 
 ``connect`` (or ``Client``) and ``AsyncClient`` speak to a cluster. ``Node`` with a ``NodeConfig`` is a server inside
-your own asyncio program, ``LocalCluster`` a whole cluster of real processes for tests and demos; both are imported
-only when they are used, so a client never pays for a server. Errors are in ``raftfs.errors``.
+your own asyncio program, ``LocalCluster`` a whole cluster of real processes for tests and demos. Each is imported when
+it is used first, so a client never pays for a server, and ``import raftfs`` for neither. Errors are in
+``raftfs.errors``.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from raftfs import errors
-from raftfs.client import AsyncClient, Client, connect
 
 if TYPE_CHECKING:
+    from raftfs.client import AsyncClient, Client, connect
     from raftfs.config import NodeConfig
     from raftfs.service.node import Node
     from raftfs.testing import LocalCluster
@@ -22,7 +23,14 @@ __version__ = "0.1.0"
 
 __all__ = ["AsyncClient", "Client", "LocalCluster", "Node", "NodeConfig", "connect", "errors"]
 
-_LAZY = {"Node": "raftfs.service.node", "NodeConfig": "raftfs.config", "LocalCluster": "raftfs.testing"}
+_LAZY = {
+    "AsyncClient": "raftfs.client",
+    "Client": "raftfs.client",
+    "connect": "raftfs.client",
+    "LocalCluster": "raftfs.testing",
+    "Node": "raftfs.service.node",
+    "NodeConfig": "raftfs.config",
+}
 
 
 def __getattr__(name: str) -> Any:

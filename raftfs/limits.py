@@ -97,6 +97,7 @@ BACKFILL_PERIOD_S_DEFAULT: Final = 5.0
 
 # Client library.
 CLIENT_DEADLINE_S_DEFAULT: Final = 30.0
+CLOCK_JUMP_S_MIN: Final = 1.0  # clocks that are only disciplined drift less than this from one collection to the next
 CLIENT_ATTEMPT_S_DEFAULT: Final = 10.0  # an attempt on which nothing moves for this long is given up
 CLIENT_CONNECT_S_DEFAULT: Final = 3.0
 CLIENT_RETRY_DELAY_S_MIN: Final = 0.05

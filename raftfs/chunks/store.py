@@ -201,6 +201,10 @@ class ChunkStore:
                 kept_bytes += status.st_size
         return CollectReport(deleted, deleted_bytes, kept, kept_bytes)
 
+    def distrust_ages(self, now_s: float) -> None:
+        """Delete nothing within a grace period from now: the wall clock jumped, so ages say nothing."""
+        self._opened_s = max(self._opened_s, now_s)
+
     def _delete(self, digest: bytes, oldest: float, is_referenced: Callable[[bytes], bool]) -> bool:
         path = self._path(digest)
         with self._locks[digest[0]]:

@@ -93,7 +93,8 @@ def make_folders(top: Path, below: Iterable[str]) -> None:
 
 async def save(download: Download, local: Path, moved: Callable[[int], None]) -> None:
     """Write a download to a temporary file beside ``local`` and rename it over ``local``. Raises OSError."""
-    temporary = local.with_name(f".{local.name[:200]}.{secrets.token_hex(6)}.part")
+    # A name has at most 255 bytes, and a character up to 4 of them.
+    temporary = local.with_name(f".{local.name[:50]}.{secrets.token_hex(6)}.part")
     try:
         with await asyncio.to_thread(open, temporary, "xb") as file:
             await pour(download, file, moved)

@@ -148,10 +148,20 @@ class Collector:
         self._replicas, self._reader, self._consensus, self._clock = replicas, reader, consensus, clock
         self._grace_s, self._timeout_s = grace_s, timeout_s
         self.last: CollectReport | None = None
+        self._wall_ahead_s = self._ahead()
+
+    def _ahead(self) -> float:
+        """The wall clock's lead over the monotonic one: constant, unless somebody sets the wall clock or the machine
+        slept."""
+        return self._clock.wall_ms() / 1000 - self._clock.monotonic()
 
     async def round(self) -> CollectReport:
         """One collection. Raises Unavailable or DeadlineExceeded if the state cannot be made current."""
-        now_s = self._clock.wall_ms() / 1000
+        now_s, ahead_s = self._clock.wall_ms() / 1000, self._ahead()
+        if abs(ahead_s - self._wall_ahead_s) > min(limits.CLOCK_JUMP_S_MIN, self._grace_s / 2):
+            # Chunks of an upload that is under way would look older than they are.
+            self._replicas.store.distrust_ages(now_s)
+        self._wall_ahead_s = ahead_s
         await self._consensus.barrier(timeout_s=self._timeout_s)
         self.last = await self._reader.call(
             lambda reader: self._replicas.store.collect(reader.is_referenced, self._grace_s, now_s)

@@ -39,6 +39,10 @@ class ManualClock:
         self._monotonic_s += seconds
         self._wall_ms += round(seconds * 1000)
 
+    def jump(self, seconds: float) -> None:
+        """Somebody sets the wall clock."""
+        self._wall_ms += round(seconds * 1000)
+
 
 class FakeNetwork:
     """Who can talk to whom. ``down`` members talk to nobody; ``cut`` pairs not with each other.

@@ -112,6 +112,34 @@ def test_listing(raftfs: Raftfs, home: Path, top: str) -> None:
     assert raftfs("ls", f"{top}/gone").code == exitcodes.NOT_FOUND
 
 
+def test_a_name_takes_one_line_whatever_is_in_it(raftfs: Raftfs, home: Path, top: str) -> None:
+    (home / "a\nb").write_text("x")
+    assert raftfs("put", "a\nb", f"{top}/").code == 0
+    assert raftfs("ls", top).out == "a\\nb\n"
+    assert len(raftfs("ls", "-l", top).out.splitlines()) == 1
+    assert raftfs("tree", top).out.splitlines() == [top, "└── a\\nb"]
+
+
+def test_moves_do_not_replace_what_they_have_just_moved(raftfs: Raftfs, home: Path, top: str) -> None:
+    (home / "a").write_text("x")
+    for folder in ("one", "two"):
+        raftfs("put", "a", f"{top}/{folder}/a")
+    for command in (["mv"], ["cp"], ["get"]):
+        target = "." if command == ["get"] else f"{top}/"
+        done = raftfs(*command, f"{top}/one/a", f"{top}/two/a", target)
+        assert done.code == exitcodes.USAGE, done
+    assert raftfs("ls", "-r", top).out.split() == ["one/", "one/a", "two/", "two/a"]
+
+
+def test_the_longest_names_come_back(raftfs: Raftfs, home: Path, top: str) -> None:
+    name = "語" * 85
+    (home / name).write_text("x")
+    raftfs("put", name, f"{top}/")
+    (home / name).unlink()
+    assert raftfs("get", f"{top}/{name}", ".").code == 0
+    assert (home / name).read_text() == "x"
+
+
 def test_json_has_the_shapes_of_the_api(raftfs: Raftfs, home: Path, top: str) -> None:
     (home / "a.txt").write_text("12345")
     sent = json.loads(raftfs("put", "--json", "--content-type", "text/plain", "a.txt", f"{top}/a.txt").out)
@@ -310,6 +338,11 @@ def test_wrong_words_are_a_usage_error_in_one_line(raftfs: Raftfs, words: list[s
 def test_a_missing_local_file_is_named(raftfs: Raftfs, top: str) -> None:
     done = raftfs("put", "gone.txt", top)
     assert done == Done(exitcodes.NOT_FOUND, "", "raftfs: gone.txt: No such file or directory\n")
+
+
+def test_the_package_alone_loads_no_client(home: Path) -> None:
+    code = "import sys, raftfs; assert not {'aiohttp', 'pydantic'} & sys.modules.keys(); raftfs.connect; raftfs.Client"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_a_client_command_does_not_load_the_server(home: Path) -> None:

@@ -70,6 +70,12 @@ def test_nothing_is_planned_when_one_source_is_missing(here: Path) -> None:
         _planned(["a.txt", "gone"], "/x", into=True)
 
 
+def test_two_sources_never_become_one_target(here: Path) -> None:
+    (here / "dir" / "a.txt").write_text("other")
+    with pytest.raises(InvalidRequest, match=r"two sources would become /x/a\.txt"):
+        _planned(["a.txt", "dir/a.txt"], "/x", into=True)
+
+
 def test_standard_input_needs_a_whole_path() -> None:
     assert targets.plan_uploads(["-"], "/x", into=False, recursive=False) == [Upload("-", "/x", directory=False)]
     with pytest.raises(InvalidRequest, match="no name"):

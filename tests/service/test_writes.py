@@ -18,7 +18,7 @@ from raftfs.service.proposals import REFUSALS
 from raftfs.state import Reader
 from raftfs.state.commands import Code, Result
 
-from .trio import LINEAR, STALE, Trio, pieces, trio, until
+from .trio import GRACE_S, LINEAR, STALE, Trio, pieces, trio, until
 
 BIG = os.urandom(2 * limits.CHUNK_BYTES + 12_345)
 
@@ -241,6 +241,21 @@ async def test_a_chunk_is_not_collected_between_its_put_and_its_proposal(three: 
     go_on.set()
     await upload
     assert [await three.read(name, "/f") for name in three.names] == [BIG] * 3
+
+
+async def test_a_clock_that_is_set_makes_no_chunk_old(three: Trio) -> None:
+    """The peers' copies are a moment old and not in the log yet; then their wall clocks jump by more than the grace."""
+    for name in three.names:
+        await three.services[name].collector.round()
+    three.clock.advance(GRACE_S + 1)
+    data = os.urandom(limits.INLINE_BYTES_MAX + 1)
+    three.stores["n2"].put(hash_chunk(data), data)
+    three.clock.jump(GRACE_S + 1)
+    await three.services["n2"].collector.round()
+    assert three.stores["n2"].has(hash_chunk(data))
+    three.clock.advance(GRACE_S + 1)
+    await three.services["n2"].collector.round()
+    assert not three.stores["n2"].has(hash_chunk(data))
 
 
 async def test_old_acknowledgements_are_not_used(three: Trio) -> None:
