@@ -89,6 +89,8 @@ class NodeConfig(_Config):
     upload_expiry_s: float = Field(default=limits.UPLOAD_EXPIRY_S_DEFAULT, gt=0)
     collect_period_s: float = Field(default=limits.COLLECT_PERIOD_S_DEFAULT, gt=0)
     backfill_period_s: float = Field(default=limits.BACKFILL_PERIOD_S_DEFAULT, gt=0)
+    journal_segment_bytes: int = Field(default=limits.JOURNAL_SEGMENT_BYTES, ge=4096, le=2**30)
+    journal_segments_kept: int = Field(default=limits.JOURNAL_SEGMENTS_KEPT, ge=2, le=1000)
     log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
 
     @model_validator(mode="after")

@@ -62,6 +62,11 @@ ENTRIES_IN_FLIGHT_MAX: Final = 4
 APPEND_MESSAGE_BYTES_MAX: Final = 4 * 1024 * 1024
 PEER_BYTES_IN_FLIGHT_MAX: Final = 8 * 1024 * 1024
 JOURNAL_SEGMENT_BYTES: Final = 64 * 1024 * 1024
+JOURNAL_SEGMENTS_KEPT: Final = 4  # what the log keeps for members that were away for a while
+SNAPSHOT_PIECE_BYTES: Final = 4 * 1024 * 1024
+SNAPSHOT_COPY_S_MAX: Final = 600.0
+SNAPSHOT_IDLE_S_MAX: Final = 60.0  # a copy that nobody reads from for this long is deleted
+SNAPSHOT_RETRY_S: Final = 1.0
 JOURNAL_TAIL_BYTES_MAX: Final = 16 * 1024 * 1024
 
 # Peer port.
@@ -92,12 +97,12 @@ DISK_FREE_BYTES_MIN: Final = 64 * 1024 * 1024
 # Housekeeping.
 CHUNK_GRACE_S_DEFAULT: Final = 3600.0
 UPLOAD_EXPIRY_S_DEFAULT: Final = 24 * 3600.0
+CLOCK_JUMP_S_MIN: Final = 1.0  # clocks that are only disciplined drift less than this from one collection to the next
 COLLECT_PERIOD_S_DEFAULT: Final = 60.0
 BACKFILL_PERIOD_S_DEFAULT: Final = 5.0
 
 # Client library.
 CLIENT_DEADLINE_S_DEFAULT: Final = 30.0
-CLOCK_JUMP_S_MIN: Final = 1.0  # clocks that are only disciplined drift less than this from one collection to the next
 CLIENT_ATTEMPT_S_DEFAULT: Final = 10.0  # an attempt on which nothing moves for this long is given up
 CLIENT_CONNECT_S_DEFAULT: Final = 3.0
 CLIENT_RETRY_DELAY_S_MIN: Final = 0.05

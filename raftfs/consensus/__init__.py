@@ -8,7 +8,20 @@ acknowledged, counted or applied before it is durable on this node, that a match
 outcome is called known, or that bytes from the network or the disk are unpickled.
 """
 
-from raftfs.consensus.member import Applier, Consensus, ConsensusStatus, Entry, PeerStatus
+from raftfs.consensus.guard import NO_OP
+from raftfs.consensus.journal import Journal
+from raftfs.consensus.member import Applier, Consensus, ConsensusStatus, Entry, LogSizes, PeerStatus
 from raftfs.consensus.peers import PeerTransport, tls_contexts
 
-__all__ = ["Applier", "Consensus", "ConsensusStatus", "Entry", "PeerStatus", "PeerTransport", "tls_contexts"]
+__all__ = [
+    "NO_OP",
+    "Applier",
+    "Consensus",
+    "ConsensusStatus",
+    "Entry",
+    "Journal",
+    "LogSizes",
+    "PeerStatus",
+    "PeerTransport",
+    "tls_contexts",
+]

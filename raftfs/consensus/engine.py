@@ -6,6 +6,7 @@ nothing: commands are opaque entries, and the driver applies the journal up to `
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -37,6 +38,9 @@ NAMES: Final = {
 """Names of PySyncObj that are not its public interface, and what they are used for."""
 
 _FOREVER_S: Final = 3e8
+
+# It complains of a missing snapshot whenever a member needs one; it never makes any, and the guard sees to that case.
+logging.getLogger("pysyncobj.serializer").setLevel(logging.CRITICAL)
 
 
 class Engine:

@@ -19,6 +19,9 @@ class Flow:
     sent_at_s: float = float("-inf")
     reset_floor: int = 0
     """resets that answer an append with a lower seq are stale"""
+    first_seq: int = 0
+    """the append that asked whether the peer has the first entry of our log"""
+    behind_told_s: float = float("-inf")
     paused: bool = False
     _unacked: deque[tuple[int, int]] = field(default_factory=deque)
     _unacked_bytes: int = 0

@@ -30,6 +30,7 @@ from raftfs.limits import APPEND_MESSAGE_BYTES_MAX
 log = logging.getLogger(__name__)
 
 NO_OP: Final = b"\x01"  # what PySyncObj appends at the start of a term
+_BEHIND_TOLD_S: Final = 1.0
 COMMANDS: Final = 0x10  # first byte of our entries; a type that PySyncObj does not know and leaves alone
 
 
@@ -89,6 +90,7 @@ class Guard(Transport):  # type: ignore[misc]  # PySyncObj has no types
         self.leader_heard_s = float("-inf")
         self.transferring = False  # the next election is the old leader's wish
         self.on_vote: Callable[[], None] = lambda: None
+        self.on_behind: Callable[[str], None] = lambda _leader: None
 
     # --- what PySyncObj asks of a transport ----------------------------------------------------------------------
 
@@ -157,11 +159,12 @@ class Guard(Transport):  # type: ignore[misc]  # PySyncObj has no types
         flow = self._flows.get(peer)
         if flow is None:
             return
-        if "prevLogIdx" not in message or "transmission" in message:
-            # PySyncObj's snapshots and split entries are never used; leave its loop and say so.
-            log.error("peer %s needs entries before the beginning of this log", peer)
-            return self._pause(peer, flow)
         flow.enter_term(message["term"])
+        if "prevLogIdx" not in message:
+            # PySyncObj believes that the peer needs what is cut off. Its snapshots are never used, so leave its loop;
+            # the peer is asked whether it has our first entry.
+            self._ask_for_first(peer, flow, message["commit_index"])
+            return self._pause(peer, flow)
         prev, entries = message["prevLogIdx"], message["entries"]
         last = prev + len(entries)
         if flow.sent_index:
@@ -172,13 +175,23 @@ class Guard(Transport):  # type: ignore[misc]  # PySyncObj has no types
             if last > prev:
                 self._pause(peer, flow)
             return
+        self._emit_append(peer, flow, prev, commit, taken)
+        if prev + len(taken) < last:
+            self._pause(peer, flow)
+
+    def _emit_append(self, peer: str, flow: Flow, prev: int, commit: int, taken: list[m.WireEntry]) -> None:
         self._seq += 1
         flow.sent_at_s, flow.commit_sent = self._clock(), commit
+        if prev == self._journal.first_index:
+            flow.first_seq = self._seq
         if not flow.sent_index:
             flow.sent_index = prev
         self._emit(peer, m.Append(flow.term, self._seq, prev, self._journal.term(prev), commit, taken))
-        if prev + len(taken) < last:
-            self._pause(peer, flow)
+
+    def _ask_for_first(self, peer: str, flow: Flow, commit: int) -> None:
+        if self._heartbeat_due(flow, flow.commit_sent):
+            flow.forget()
+            self._emit_append(peer, flow, self._journal.first_index, commit, [])
 
     def _take(self, flow: Flow, prev: int, last: int) -> list[m.WireEntry]:
         """Entries after ``prev`` up to ``last``, as many as the flow has room for."""
@@ -223,6 +236,9 @@ class Guard(Transport):  # type: ignore[misc]  # PySyncObj has no types
             self._receive_vote(peer, message)
         elif isinstance(message, m.StaleTerm):
             self.step_down(peer, message.term)
+        elif isinstance(message, m.Behind) and message.term == self.core.term and not self.core.is_leader:
+            self.leader_heard_s = self._clock()
+            self.on_behind(peer)
 
     def _is_stale(self, peer: str, message: m.Message) -> bool:
         """Whether a message is of an older term; a leader or candidate of that term is told the current one."""
@@ -252,7 +268,10 @@ class Guard(Transport):  # type: ignore[misc]  # PySyncObj has no types
         self._check_entries(message)
         self.leader_heard_s = self._clock()
         prev, entries = message.prev_index, message.entries
-        if not self._matches(prev, message.prev_term):
+        if prev < (first := self._journal.first_index):
+            # What lies before our first entry is applied, and so is that entry: they equal every leader's.
+            prev, entries = first, entries[first - prev :]
+        elif not self._matches(prev, message.prev_term):
             self._refuse_append(peer, message)
             return
         prev, entries = self._trim(prev, entries)
@@ -363,9 +382,22 @@ class Guard(Transport):  # type: ignore[misc]  # PySyncObj has no types
             return
         # A hint goes back over a whole run of entries of one term, perhaps behind what is verified already.
         hint = max(message.match_index, flow.match_index)
+        if hint < self._journal.first_index:
+            if message.seq == flow.first_seq:
+                return self._tell_behind(peer, flow)
+            hint = self._journal.first_index
         flow.reset_floor = self._seq + 1
         flow.forget()
         self._deliver(peer, type="next_node_idx", next_node_idx=hint + 1, reset=True, success=False)
+
+    def _tell_behind(self, peer: str, flow: Flow) -> None:
+        """The peer lacks our first entry, which is committed: nothing that it has from there on can be."""
+        flow.forget()
+        if self._clock() - flow.behind_told_s >= _BEHIND_TOLD_S:
+            flow.behind_told_s = self._clock()
+            self._emit(peer, m.Behind(flow.term, self._journal.first_index))
+        # It is alive, and that counts for the leader's quorum.
+        self._deliver(peer, type="next_node_idx", next_node_idx=1, reset=False, success=False)
 
     def _hold_ack(self, peer: str, flow: Flow) -> None:
         """Rule 1: PySyncObj counts its own copy at once, so a follower's counts only up to what is durable here."""

@@ -96,14 +96,15 @@ class Journal:
     """The log in ``directory``. Raises CorruptData (file and offset) if it is damaged, OSError if it cannot be read.
 
     ``commit_floor`` is what ``getRaftCommitIndex`` answers: the index up to which the state machine has applied.
-    A commit index is never kept here: it could lie beyond what survived.
+    A commit index is never kept here: it could lie beyond what survived. None: whether the log fits the state is
+    not checked.
     """
 
     def __init__(
         self,
         directory: Path,
         *,
-        commit_floor: int = 0,
+        commit_floor: int | None = 0,
         segment_bytes: int = JOURNAL_SEGMENT_BYTES,
         tail_bytes_max: int = JOURNAL_TAIL_BYTES_MAX,
     ) -> None:
@@ -313,7 +314,7 @@ class Journal:
         return self._term_file.voted_for
 
     def getRaftCommitIndex(self) -> int:
-        return max(1, self._commit_floor)
+        return max(1, self._commit_floor or 0)
 
     def setRaftCommitIndex(self, raftCommitIndex: int) -> None:
         """Not kept: see the class."""
@@ -386,6 +387,8 @@ class Journal:
         self._synced = self._offset
         self.durable_index = self.last_index
         self._tail_first = self.last_index + 1
+        if self._commit_floor is None:
+            return
         if self._first > self._commit_floor + 1:
             raise CorruptData(
                 f"{self._directory}: the log begins at index {self._first}, but the state has applied only "

@@ -29,7 +29,7 @@ from raftfs.consensus.journal import Flush, Journal
 from raftfs.consensus.peers import Callbacks, PeerTransport
 from raftfs.consensus.proposals import Proposals, decode_batch
 from raftfs.errors import DeadlineExceeded, NotLeader, StorageFull, TooLarge, Unavailable
-from raftfs.limits import COMMAND_BYTES_MAX
+from raftfs.limits import COMMAND_BYTES_MAX, JOURNAL_SEGMENT_BYTES, JOURNAL_SEGMENTS_KEPT
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +55,17 @@ class Applier(Protocol):
     def apply(self, entries: Sequence[Entry]) -> list[list[Any]]:
         """One result for each command, for the entries that were applied: all, or the first of them. StorageFull if
         none could be for want of space; it is called again. Any other exception stops the node: it must not diverge."""
+
+    def checkpoint(self) -> None:
+        """Make all that was applied durable: the log before it may be cut. Called in the same thread."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogSizes:
+    """How long the log gets: it is cut to ``segments_kept`` segments when it has half as many again."""
+
+    segment_bytes: int = JOURNAL_SEGMENT_BYTES
+    segments_kept: int = JOURNAL_SEGMENTS_KEPT
 
 
 @dataclass(frozen=True)
@@ -89,6 +100,7 @@ class ConsensusStatus:
 
 class Consensus:
     """``members``: ids of all voting members, ``me`` among them. ``applied_index``: what the state machine has.
+    ``on_behind(leader)`` is called when the leader's log begins after the end of ours: only its state helps then.
 
     Raises CorruptData if the journal in ``data_dir`` is damaged or ends before ``applied_index``.
     """
@@ -106,6 +118,8 @@ class Consensus:
         clock: Callable[[], float] = time.monotonic,
         rng: Random | None = None,
         parts: Parts | None = None,
+        sizes: LogSizes | None = None,
+        on_behind: Callable[[str], None] = lambda _leader: None,
     ) -> None:
         parts = parts or Parts()
         self._me = me
@@ -115,11 +129,15 @@ class Consensus:
         self._clock = clock
         self._times = times
         self.applied_index = applied_index
-        self._journal = parts.journal(data_dir / "journal", commit_floor=applied_index)
+        self._sizes = sizes or LogSizes()
+        self._journal = parts.journal(
+            data_dir / "journal", commit_floor=applied_index, segment_bytes=self._sizes.segment_bytes
+        )
         self._engine = parts.engine(
             me=me, peers=self._peers, journal=self._journal, applied_index=applied_index,
             times=times, emit=transport.send, clock=clock, rng=rng or Random(),
         )  # fmt: skip
+        self._engine.guard.on_behind = on_behind
         self._barriers = parts.barriers(
             me=me, peers=self._peers, engine=self._engine, emit=transport.send, clock=clock,
             patience_s=4 * times.heartbeat_ms / 1000,
@@ -133,6 +151,7 @@ class Consensus:
         self._leader_seen_s = clock()
         self._leader_seen: str | None = None
         self._transferring = False
+        self._held_index: int | None = None
         self._disk_full = False
         self._writing: asyncio.Task[None] | None = None
         self._apply_wanted = asyncio.Event()
@@ -217,6 +236,10 @@ class Consensus:
         if self._disk_full:
             raise StorageFull("the leader's disk is full; free some space on it", outcome="not_applied")
         return await self._proposals.submit(command, self._ask_turn, timeout_s=timeout_s)
+
+    def hold_log(self, index: int | None) -> None:
+        """Do not cut entries from ``index`` on: a member that gets our state of then will need them. None ends it."""
+        self._held_index = index
 
     async def transfer(self, *, timeout_s: float) -> bool:
         """As leader, hand the leadership to the member with the newest log, and lose nothing: proposals wait until
@@ -413,8 +436,22 @@ class Consensus:
                         await asyncio.sleep(_DISK_FULL_RETRY_S)
                         continue
                     self._applied(entries[: len(results)], results)
+                    await self._cut_log()
             except Exception as error:
                 return self._fail(error)
+
+    async def _cut_log(self) -> None:
+        """Cut the log's beginning once it is long, after the state that stands for it was made durable."""
+        kept = self._sizes.segments_kept
+        if self._journal.segment_count <= kept + max(1, kept // 2):
+            return
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._apply_thread, self._applier.checkpoint)
+        below = self.applied_index if self._held_index is None else min(self._held_index, self.applied_index)
+        gone = self._journal.cut(keep_segments=kept, below=max(below, self._journal.first_index))
+        if gone:
+            await loop.run_in_executor(self._writer, self._journal.unlink, gone)
+            log.info("cut the log: it begins at index %d now", self._journal.first_index)
 
     def _next_entries(self) -> list[Entry]:
         entries: list[Entry] = []

@@ -36,6 +36,12 @@ class Append(_Message, frozen=True):
     entries: list[WireEntry]
 
 
+class Behind(_Message, frozen=True):
+    """The leader's log begins at ``first_index``, and the follower's does not reach it: only a snapshot helps."""
+
+    first_index: int
+
+
 class AppendAck(_Message, frozen=True):
     """``match_index``: the log is durable here and verified against the leader of ``term`` up to it. With ``reset``
     the append did not fit, and the leader should go on from ``match_index + 1`` (a hint, nothing is verified)."""
@@ -100,7 +106,7 @@ class ReadIndexAnswer(_Message, frozen=True):
 
 
 Message = (
-    Append | AppendAck | VoteRequest | VoteGrant | PreVote | PreVoteGrant | TimeoutNow | StaleTerm
+    Append | Behind | AppendAck | VoteRequest | VoteGrant | PreVote | PreVoteGrant | TimeoutNow | StaleTerm
     | Probe | ProbeAck | ReadIndexRequest | ReadIndexAnswer
 )  # fmt: skip
 

@@ -23,13 +23,14 @@ from raftfs import fsync
 from raftfs.api import make_app
 from raftfs.chunks import ChunkStore
 from raftfs.config import NodeConfig
-from raftfs.consensus import Consensus, Entry, PeerTransport, tls_contexts
+from raftfs.consensus import Consensus, Entry, LogSizes, PeerTransport, tls_contexts
 from raftfs.errors import ConfigError, CorruptData, StorageFull
 from raftfs.frontend import Directory, Forwarder
 from raftfs.frontend.upstream import Upstream
 from raftfs.http import HttpServer
 from raftfs.service.ports import SystemClock
 from raftfs.service.service import Service
+from raftfs.service.snapshots import install
 from raftfs.state import Reader, StateMachine
 
 log = logging.getLogger(__name__)
@@ -51,26 +52,53 @@ class Node:
         """where the HTTP API answers"""
         self._consensus: Consensus
         self._stack = AsyncExitStack()
+        self._life: asyncio.Task[BaseException]
 
     async def __aenter__(self) -> Self:
-        async with AsyncExitStack() as stack:
-            await self._start(stack)
-            self._stack = stack.pop_all()
+        await self._begin()
+        self._life = asyncio.create_task(self._live(), name="node")
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._life.cancel()
+        await asyncio.gather(self._life, return_exceptions=True)
         await self._stack.aclose()
 
     async def wait(self) -> None:
         """Wait until the node must not go on, and raise why. Cancel it to go on without."""
-        raise await asyncio.shield(self._consensus.failed)
+        raise await asyncio.shield(self._life)
+
+    async def _begin(self) -> None:
+        async with AsyncExitStack() as stack:
+            await self._start(stack)
+            self._stack = stack.pop_all()
+
+    async def _live(self) -> BaseException:
+        """Begin anew whenever a snapshot is ready to be installed; end with the reason why this node must stop."""
+        while True:
+            ready: asyncio.Future[Any] = asyncio.ensure_future(self.service.snapshots.ready.wait())
+            failed: asyncio.Future[Any] = self._consensus.failed
+            try:
+                await asyncio.wait({ready, failed}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                ready.cancel()
+            if self._consensus.failed.done():
+                return self._consensus.failed.result()
+            log.info("restarting on the snapshot")
+            try:
+                await self._stack.aclose()
+                await self._begin()
+            except Exception as error:
+                log.critical("this node stops: %s", error, exc_info=error)
+                return error
 
     async def _start(self, stack: AsyncExitStack) -> None:
         config, data_dir = self.config, self.config.data_dir
         stack.callback(os.close, _lock(data_dir))
         _check_identity(config)
+        install(data_dir)
         state = StateMachine(data_dir / "state.db")
         stack.callback(state.close)
         chunks = ChunkStore(data_dir / "chunks")
@@ -89,6 +117,8 @@ class Node:
             applied_index=state.applied_index,
             times=config.times,
             transport=transport,
+            sizes=LogSizes(config.journal_segment_bytes, config.journal_segments_kept),
+            on_behind=lambda leader: self.service.snapshots.behind(leader),
         )
         await self._consensus.start()
         stack.push_async_callback(self._consensus.stop)
@@ -144,6 +174,9 @@ class StateApplier:
                     raise
                 break
         return answers
+
+    def checkpoint(self) -> None:
+        self._state.checkpoint()
 
 
 class _Identity(msgspec.Struct, frozen=True):

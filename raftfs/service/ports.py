@@ -60,6 +60,8 @@ class ConsensusPort(Protocol):
         """Seconds since this node heard the leader; 0.0 on a leader with a quorum; None if never."""
 
     def status(self) -> ConsensusStatusPort: ...
+    def hold_log(self, index: int | None) -> None:
+        """Keep the log from this index on, for a member that fetches our state; None ends it."""
 
 
 class TransportPort(Protocol):

@@ -14,6 +14,7 @@ from raftfs.service.proposals import Proposer
 from raftfs.service.reads import Freshness
 from raftfs.service.repair import Backfill, Collector, Expiry, periodically
 from raftfs.service.replicas import Replicas
+from raftfs.service.snapshots import SnapshotFetcher, SnapshotSource
 from raftfs.service.uploads import Uploads, UploadSettings
 from raftfs.service.workers import Background, ReaderThread, Workers
 from raftfs.state import Reader
@@ -54,6 +55,14 @@ class Service:
             self.replicas, self._housekeeping, consensus, clock, grace_s=config.chunk_grace_s, timeout_s=deadline_s
         )
         self.expiry = Expiry(proposer, self._reader, consensus, clock)
+        self._source = SnapshotSource(
+            data_dir=config.data_dir, consensus=consensus, transport=transport, workers=self._workers, clock=clock,
+            background=self._background,
+        )  # fmt: skip
+        self.snapshots = SnapshotFetcher(
+            data_dir=config.data_dir, consensus=consensus, transport=transport, workers=self._workers,
+            background=self._background,
+        )  # fmt: skip
         self.cluster = Cluster(
             config=config, consensus=consensus, transport=transport, reader=self._reader,
             missing_chunks=lambda: self.backfill.missing_at_most(self._reader.newest_chunk()),

@@ -32,6 +32,7 @@ from raftfs.state.commands import (
     decode_result,
     encode,
 )
+from raftfs.state.copies import check_copy, copy_database
 from raftfs.state.listing import cursor_revision
 from raftfs.state.machine import StateMachine
 from raftfs.state.reader import Reader
@@ -60,6 +61,8 @@ __all__ = [
     "UploadChunk",
     "UploadExpire",
     "UploadState",
+    "check_copy",
+    "copy_database",
     "cursor_revision",
     "decode_envelope",
     "decode_result",

@@ -222,6 +222,9 @@ class FakeConsensus:
     def applied_index(self) -> int:
         return self._log.machines[self._me].applied_index
 
+    def hold_log(self, index: int | None) -> None:
+        """The log in memory is never cut."""
+
     def last_contact_s(self) -> float | None:
         if self._hears_leader():
             self._heard_s = self._clock.monotonic()
