@@ -92,6 +92,7 @@ READ_WAIT_S_MAX: Final = 10.0  # how long a download waits for its part of that
 BACKFILL_PAGE_CHUNKS: Final = 1000
 BACKFILL_QUEUE_CHUNKS_MAX: Final = 10_000
 READY_LAG_ENTRIES_MAX: Final = 10_000
+EVERYWHERE_POLL_S: Final = 0.005  # how often ack=all looks whether the members have confirmed
 DISK_FREE_BYTES_MIN: Final = 64 * 1024 * 1024
 
 # Housekeeping.

@@ -91,7 +91,8 @@ class Retries:
         certainly not applied (a full disk, say): an earlier one may still be.
         """
         error = failure.error
-        if not self._mutation or (not failure.retry and (error.status < 500 or not self.maybe_applied)):
+        definite = not failure.retry and (error.status < 500 or not self.maybe_applied)
+        if not self._mutation or definite or error.outcome == "applied":
             return error
         if self.maybe_applied:
             if isinstance(error, UnknownOutcome):

@@ -195,7 +195,7 @@ class _Write:
         except (Unavailable, StorageFull, DeadlineExceeded) as error:
             self._reason = error.detail
             if not self._worth_waiting(error.code, error.outcome) or not self._call.body.replayable:
-                if self._unknown:  # this try did nothing, but an earlier one may have
+                if self._unknown and error.outcome != "applied":  # this try did nothing, but an earlier one may have
                     raise self._given_up() from error
                 raise
         except UnknownOutcome as error:
@@ -248,7 +248,7 @@ class _Write:
         if code == UnknownOutcome.code and (self._client_key or self._own_key) and self._call.body.replayable:
             self._unknown, self._reason = True, f"{leader} answered {code}"
             return None
-        if self._unknown and response.status in (503, 504, 507):
+        if self._unknown and response.status in (503, 504, 507) and outcome != "applied":
             # This try did nothing, but an earlier one may have.
             raise self._given_up()
         self._cleaned(response)

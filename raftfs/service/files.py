@@ -122,6 +122,8 @@ class Files:
             parents=parents,
         )
         result = await self._uploads.put(command, Body(body, size), sha256, write)
+        if write.ack == "all":
+            await self._proposer.everywhere(write.timeout_s)
         return _done(result, write), result.code == Code.CREATED
 
     async def make_directory(
@@ -171,7 +173,10 @@ class Files:
         if write.ack == "all":
             self._replicas.require_all()
         mark = fingerprint(command) if write.key else b""
-        return await self._proposer.propose(command, timeout_s=write.timeout_s, key=write.key, mark=mark)
+        result = await self._proposer.propose(command, timeout_s=write.timeout_s, key=write.key, mark=mark)
+        if write.ack == "all":
+            await self._proposer.everywhere(write.timeout_s)
+        return result
 
 
 def _done(result: Result, write: WriteOptions) -> Stat:

@@ -43,7 +43,7 @@ class WriteOptions:
     """How a write is done.
 
     ``key``: idempotency key. ``timeout_s``: None for the node's configured deadline; it covers the whole of a small
-    write and each step of a large upload. ``ack``: "all" wants the bytes durable on every member. ``on_result`` is
+    write and each step of a large upload. ``ack``: "all" wants bytes and log durable on every member. ``on_result`` is
     called with the raw result before a successful call returns: its ``revision`` and whether it was ``replayed``.
     """
 

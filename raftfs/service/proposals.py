@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Final
 
 import msgspec
@@ -77,3 +78,22 @@ class Proposer:
             )
         result: Result = await self._consensus.propose(data, timeout_s=self.timeout_s(timeout_s))
         return check(result)
+
+    async def everywhere(self, timeout_s: float | None) -> None:
+        """For ``ack="all"``: wait until every member's log durably holds all that is committed by now.
+
+        Raises Unavailable with outcome "applied": the write is done, and a repetition under its key waits again.
+        """
+        index = self._consensus.commit_index
+        ends_s = asyncio.get_running_loop().time() + self.timeout_s(timeout_s)
+        while True:
+            peers = self._consensus.status().peers
+            behind = [name for name, peer in peers.items() if (peer.match_index or 0) < index]
+            if not behind:
+                return
+            if not self._consensus.is_leader or asyncio.get_running_loop().time() >= ends_s:
+                raise errors.Unavailable(
+                    f"the write is done, but {', '.join(behind)} did not confirm it",
+                    outcome="applied", retry_after_s=1.0,
+                )  # fmt: skip
+            await asyncio.sleep(limits.EVERYWHERE_POLL_S)

@@ -125,7 +125,8 @@ class FakeTransport:
 class FakeLog:
     """The replicated log: committed at once if the leader has a majority, applied on every member that it reaches.
 
-    ``forget_answers`` of the next proposals are applied and then reported as unknown.
+    ``slow`` members are connected and do not take entries. ``forget_answers`` of the next proposals are applied and
+    then reported as unknown.
     """
 
     def __init__(self, network: FakeNetwork, machines: Mapping[str, StateMachine], leader: str) -> None:
@@ -134,6 +135,7 @@ class FakeLog:
         self.term = 1
         self.entries: list[tuple[int, bytes]] = []
         self.forget_answers = 0
+        self.slow: set[str] = set()
 
     def lead(self, leader: str | None) -> None:
         """Make another member the leader."""
@@ -142,7 +144,8 @@ class FakeLog:
     def append(self, leader: str, command: bytes) -> Result:
         """Commit and apply; the leader's result."""
         self.entries.append((self.term, command))
-        results = {member: self.catch_up(member) for member in self.machines if self.network.reaches(leader, member)}
+        reached = [name for name in self.machines if name not in self.slow and self.network.reaches(leader, name)]
+        results = {member: self.catch_up(member) for member in reached}
         if self.forget_answers:
             self.forget_answers -= 1
             raise UnknownOutcome("the answer was lost")

@@ -88,6 +88,13 @@ def test_a_server_that_cannot_says_nothing_about_an_earlier_attempt() -> None:
     assert "full" in verdict.detail
 
 
+def test_a_write_that_is_done_but_not_everywhere_is_said_to_be_done() -> None:
+    state = retries()
+    last = failure(errors.Unavailable("n3 did not confirm", outcome="applied"), maybe_applied=True)
+    state.failed(last)
+    assert state.verdict(last) is last.error
+
+
 def test_reads_have_no_outcome() -> None:
     state = retries(mutation=False)
     last = failure(maybe_applied=True)

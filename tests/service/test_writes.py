@@ -344,6 +344,24 @@ async def test_ack_all_wants_everybody(three: Trio) -> None:
         await three.leader.files.stat("/g", LINEAR)
 
 
+@pytest.mark.parametrize("size", [0, 50_000])
+async def test_ack_all_wants_the_log_everywhere_too(three: Trio, size: int) -> None:
+    """A member that has the chunks but not the entry would not have the file."""
+    three.log.slow.add("n3")
+    write = WriteOptions(key="k", ack="all", timeout_s=0.1)
+    with pytest.raises(errors.Unavailable, match="n3 did not confirm") as caught:
+        await three.put("/f", bytes(size), write=write)
+    assert caught.value.outcome == "applied"
+    with pytest.raises(errors.Unavailable):
+        await three.leader.files.remove(
+            "/f", kind="file", recursive=False, if_match=None, write=WriteOptions(key="r", ack="all", timeout_s=0.1)
+        )
+    three.log.slow.clear()
+    three.log.catch_up("n3")
+    stat, created = await three.put("/f", bytes(size), write=write)
+    assert (stat.size, created) == (size, True)
+
+
 async def test_a_retry_with_its_key_replays_without_its_bytes(three: Trio) -> None:
     seen: list[Result] = []
     write = WriteOptions(key="k", on_result=seen.append)
