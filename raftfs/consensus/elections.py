@@ -63,6 +63,7 @@ class Elections:
         self._emit = emit
         self._clock = clock
         self._rng = rng
+        self.stands = True  # whether this node asks for votes at all
         self._lost: set[str] = set()
         self._asked_term = 0  # the term for which pre-votes are being gathered, 0 if none
         self._granted: set[str] = set()
@@ -99,7 +100,7 @@ class Elections:
     def tick(self) -> None:
         """Ask for pre-votes if it is time."""
         now_s = self._clock()
-        if self._voter.is_leader:
+        if self._voter.is_leader or not self.stands:
             self._quiet_since_s, self._ask_at_s, self._asked_term = now_s, None, 0
             return
         if self._ask_at_s is not None and now_s >= self._ask_at_s:

@@ -152,7 +152,8 @@ class Consensus:
         self._leader_seen: str | None = None
         self._transferring = False
         self._held_index: int | None = None
-        self._disk_full = False
+        self._full: set[str] = set()  # what has no room on the disk: "log", "state"
+        self._gave_up_s = float("-inf")
         self._writing: asyncio.Task[None] | None = None
         self._apply_wanted = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -177,7 +178,7 @@ class Consensus:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._writing is not None:
-            if self._disk_full:
+            if self._full:
                 self._writing.cancel()
             await asyncio.gather(self._writing, return_exceptions=True)
         self._apply_thread.shutdown(wait=True)
@@ -233,7 +234,7 @@ class Consensus:
             raise NotLeader("this node is not the leader", outcome="not_applied")
         if len(command) > COMMAND_BYTES_MAX:
             raise TooLarge(f"a command of {len(command)} bytes is over {COMMAND_BYTES_MAX}", outcome="not_applied")
-        if self._disk_full:
+        if self._full:
             raise StorageFull("the leader's disk is full; free some space on it", outcome="not_applied")
         return await self._proposals.submit(command, self._ask_turn, timeout_s=timeout_s)
 
@@ -354,6 +355,7 @@ class Consensus:
         try:
             self._engine.tick()
             self._watch_leader()
+            self._yield_if_full()
             if self._engine.is_leader:
                 if not self._transferring:
                     self._proposals.pump(self._journal.last_index - self.applied_index)
@@ -406,18 +408,27 @@ class Consensus:
             except OSError as error:
                 if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                     return self._fail(error)
-                self._note_disk_full(error)
+                self._note_full("log", error)
                 await asyncio.sleep(_DISK_FULL_RETRY_S)
-        self._disk_full = False
+        self._full.discard("log")
         self._journal.complete(flush)
         self._engine.guard.durable()
         self._ask_turn()
         return None
 
-    def _note_disk_full(self, error: Exception) -> None:
-        if not self._disk_full:
-            log.error("the disk is full, so nothing is acknowledged here until there is space: %s", error)
-        self._disk_full = True
+    def _note_full(self, what: str, error: Exception) -> None:
+        if what not in self._full:
+            log.error("no room for the %s: nothing is acknowledged here until there is some: %s", what, error)
+        self._full.add(what)
+
+    def _yield_if_full(self) -> None:
+        """A node without room does not stand for election, and as leader asks another one to take over: the others
+        hold its entries, and may have room."""
+        self._engine.elections.stands = not self._full
+        due = self._clock() - self._gave_up_s >= _DISK_FULL_RETRY_S
+        if self._full and self._peers and self._engine.is_leader and due:
+            self._gave_up_s = self._clock()
+            self._engine.transfer()
 
     # --- the state machine's thread ------------------------------------------------------------------------------
 
@@ -432,7 +443,7 @@ class Consensus:
                     try:
                         results = await loop.run_in_executor(self._apply_thread, self._applier.apply, entries)
                     except StorageFull as error:
-                        self._note_disk_full(error)
+                        self._note_full("state", error)
                         await asyncio.sleep(_DISK_FULL_RETRY_S)
                         continue
                     self._applied(entries[: len(results)], results)
@@ -467,7 +478,7 @@ class Consensus:
         return entries
 
     def _applied(self, entries: Sequence[Entry], results: Sequence[Sequence[Any]]) -> None:
-        self._disk_full = False
+        self._full.discard("state")
         for entry, answers in zip(entries, results, strict=True):
             self.applied_index = entry.index
             self._proposals.applied(entry.index, entry.term, answers)

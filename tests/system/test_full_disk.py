@@ -141,7 +141,7 @@ def test_a_leader_whose_disk_is_full_says_so_and_serves_on(disks: Path) -> None:
 
 @pytest.mark.parametrize("role", ["leader", "follower"])
 def test_a_node_without_room_for_the_log_itself(disks: Path, role: str) -> None:
-    """A follower's full disk must not be noticed at all. A leader's may refuse writes, clearly, until there is room."""
+    """A follower's full disk must not be noticed at all. A leader refuses writes, clearly, until another one leads."""
     attempts = 60
     with running(dir=disks) as cluster:
         _serves(cluster)
@@ -154,6 +154,9 @@ def test_a_node_without_room_for_the_log_itself(disks: Path, role: str) -> None:
         print(f"{full}, the {role}, has no room: {ledger}; its last words: {cluster.log_tail(full, 1)}")
         if role == "follower":
             assert ledger.acknowledged == attempts
+        else:
+            wait_until("another leader", lambda: cluster.leader() != full)
+            assert ledger.write(cluster.url, "/with-another-leader", b"x") == "acknowledged"
         ballast.unlink()
         wait_until("the node to serve again", lambda: _bring_back(cluster, full))
         wait_until("a write", lambda: ledger.write(cluster.url, "/after", b"after") == "acknowledged")

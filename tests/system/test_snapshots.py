@@ -5,13 +5,14 @@ from __future__ import annotations
 import secrets
 import time
 from pathlib import Path
+from typing import Any
 
 from raftfs.testing import LocalCluster
 
 from .clusters import running, settle, wait_until
 from .ledger import Ledger, Writers, fetcher
 
-SHORT_LOG = {"journal_segment_bytes": 128 * 1024, "journal_segments_kept": 3}
+SHORT_LOG: dict[str, Any] = {"journal_segment_bytes": 128 * 1024, "journal_segments_kept": 3}
 
 
 def leave_behind(cluster: LocalCluster, ledger: Ledger) -> str:
