@@ -154,14 +154,22 @@ class Leash:
                 os.close(end)
 
 
-def spawn(arguments: Sequence[str], *, log: Path, leash: Leash | None) -> Process:
+def spawn(
+    arguments: Sequence[str],
+    *,
+    log: Path,
+    leash: Leash | None,
+    program: Sequence[str] | None = None,
+) -> Process:
     """Start ``raftfs ARGUMENTS`` with its output appended to ``log``; on a leash, or (None) on its own for good.
+
+    ``program``: what to start in place of ``raftfs``; it has to become the server itself (``exec``), not its parent.
 
     A leashed child is in a process group of its own, in our session: Ctrl-C on the terminal does not reach it before
     we stop it in order, and if we die, the kernel wakes it even if it was suspended (it sends SIGHUP and SIGCONT to
     suspended groups that lose their parent).
     """
-    command = [*raftfs_command(), *arguments, *(["--exit-with-stdin"] if leash else [])]
+    command = [*(program or raftfs_command()), *arguments, *(["--exit-with-stdin"] if leash else [])]
     with log.open("ab") as output:
         child = subprocess.Popen(
             command,

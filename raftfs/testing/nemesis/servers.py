@@ -1,0 +1,170 @@
+"""The servers of a run: nodes and a frontend, each a process in its own namespace, with its own disk and its own clock.
+
+A server that ends without having been told to is noted, and started again a moment later, as a supervisor would.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import tomli_w
+
+from raftfs.config import FrontendConfig, NodeConfig
+from raftfs.testing.nemesis import clock
+from raftfs.testing.nemesis.machine import Disk
+from raftfs.testing.nemesis.network import Network
+from raftfs.testing.processes import Leash, Process, raftfs_command, spawn, stop_all
+
+FRONTEND: Final = "frontend"
+_CLIENT_PORT: Final = 7401
+_PEER_PORT: Final = 7411
+_STOP_S_MAX: Final = 15.0
+_LOG_TAIL_LINES: Final = 25
+
+NODE_OPTIONS: Final[dict[str, Any]] = {
+    "insecure": True,
+    "chunk_grace_s": 20.0,
+    "collect_period_s": 5.0,
+    "backfill_period_s": 2.0,
+}
+"""Short periods, so that chunks are collected and fetched again within a run."""
+
+
+class Servers:
+    """``nodes`` are names of hosts of ``network``, and FRONTEND is one as well. ``node_script``: a Python
+    file to run in place of ``raftfs``, to see whether a node that is broken on purpose is caught."""
+
+    def __init__(
+        self, folder: Path, network: Network, nodes: Sequence[str], disks: Path, node_script: Path | None
+    ) -> None:
+        self.folder, self.network, self.nodes = folder, network, list(nodes)
+        self.urls = {name: f"http://{network.addresses[name]}:{_CLIENT_PORT}" for name in [*nodes, FRONTEND]}
+        self.disks = {name: Disk(disks / name) for name in nodes}
+        self.ended: list[str] = []
+        self._node_script = node_script
+        self._leash = Leash()
+        self._processes: dict[str, Process] = {}
+        self._down: set[str] = set(self.urls)
+        self._full: set[str] = set()
+        for name in self.urls:
+            self._write_config(name)
+            if name != FRONTEND:
+                self.set_clock(name, 0)
+
+    @property
+    def names(self) -> list[str]:
+        return list(self.urls)
+
+    def log(self, name: str) -> Path:
+        return self.folder / f"{name}.log"
+
+    def start(self, name: str) -> None:
+        """Start a server that does not run."""
+        self._down.discard(name)
+        if (process := self._processes.get(name)) and process.alive:
+            return
+        self._processes[name] = spawn(
+            ["frontend" if name == FRONTEND else "node", "run", "--config", str(self._config(name))],
+            log=self.log(name),
+            leash=self._leash,
+            program=[*self.network.inside(name), *(raftfs_command() if name == FRONTEND else self._node_command(name))],
+        )
+
+    def kill(self, names: Sequence[str]) -> None:
+        """SIGKILL, to all of them before any is waited for."""
+        self._end(names, signal.SIGKILL)
+
+    def stop(self, name: str) -> bool:
+        """SIGTERM. False if it had to be killed in the end."""
+        return self._end([name], signal.SIGTERM)
+
+    def _end(self, names: Sequence[str], number: int) -> bool:
+        self._down.update(names)
+        running = [self._processes[name] for name in names if name in self._processes]
+        for process in running:
+            process.send(number)
+            process.send(signal.SIGCONT)
+        gone = [process.wait_gone(_STOP_S_MAX) for process in running]
+        for process, is_gone in zip(running, gone, strict=True):
+            if not is_gone:
+                process.send(signal.SIGKILL)
+                process.wait_gone(_STOP_S_MAX)
+        return all(gone)
+
+    def freeze(self, name: str) -> None:
+        self._processes[name].send(signal.SIGSTOP)
+
+    def thaw(self, name: str) -> None:
+        self._processes[name].send(signal.SIGCONT)
+
+    def fill_disk(self, name: str) -> None:
+        self._full.add(name)
+        self.disks[name].fill()
+
+    def free_disk(self, name: str) -> None:
+        self.disks[name].free()
+        self._full.discard(name)
+
+    def set_clock(self, name: str, ahead_s: int) -> None:
+        """Let a node's wall clock be ``ahead_s`` ahead from now on (or behind). Spans of time are not affected."""
+        new = self.folder / f"{name}.clock.new"
+        new.write_text(f"{ahead_s:+d}\n", encoding="utf-8")
+        new.replace(self._clock(name))
+
+    def revive(self) -> None:
+        """Start again what ended by itself, and note it. On a full disk, a node may refuse to start."""
+        for name, process in list(self._processes.items()):
+            if name in self._down or process.alive:
+                continue
+            process.wait_gone(0)
+            if name not in self._full:
+                self.ended.append(f"{name} ended by itself; the end of its log:\n{self.log_tail(name)}")
+            self.start(name)
+
+    def heal(self) -> None:
+        """Let all that can run, run: clocks right, disks with room, processes awake and up."""
+        for name in self.nodes:
+            self.free_disk(name)
+            self.set_clock(name, 0)
+        for name in self.names:
+            if name in self._processes:
+                self.thaw(name)
+            self.start(name)
+
+    def log_tail(self, name: str) -> str:
+        lines = self.log(name).read_text(encoding="utf-8", errors="replace").splitlines()
+        return "\n".join(lines[-_LOG_TAIL_LINES:])
+
+    def close(self) -> None:
+        """Stop all. Idempotent."""
+        self._down.update(self.names)
+        stop_all(list(self._processes.values()), _STOP_S_MAX)
+        self._leash.close()
+
+    def _node_command(self, name: str) -> list[str]:
+        program = "raftfs_cli" if self._node_script is None else str(self._node_script.resolve())
+        return [sys.executable, "-P", clock.__file__, str(self._clock(name)), program]
+
+    def _clock(self, name: str) -> Path:
+        return self.folder / f"{name}.clock"
+
+    def _config(self, name: str) -> Path:
+        return self.folder / f"{name}.toml"
+
+    def _write_config(self, name: str) -> None:
+        addresses = self.network.addresses
+        if name == FRONTEND:
+            listen = f"{addresses[name]}:{_CLIENT_PORT}"
+            values = {"listen": listen, "nodes": [self.urls[node] for node in self.nodes], "insecure": True}
+        else:
+            members = [
+                {"id": node, "peer": f"{addresses[node]}:{_PEER_PORT}", "url": self.urls[node]} for node in self.nodes
+            ]
+            data_dir = str(self.disks[name].folder / "data")
+            values = {"id": name, "cluster_id": "nemesis", "data_dir": data_dir, **NODE_OPTIONS, "members": members}
+        self._config(name).write_text(tomli_w.dumps(values), encoding="utf-8")
+        (FrontendConfig if name == FRONTEND else NodeConfig).load(self._config(name))
