@@ -13,7 +13,8 @@ CHUNK_BYTES: Final = 4 * 1024 * 1024
 INLINE_BYTES_MAX: Final = 32 * 1024
 FILE_BYTES_MAX: Final = 16 * 1024**4
 UPLOAD_BYTES_IN_FLIGHT_MAX: Final = 4 * CHUNK_BYTES
-UPLOADS_AT_ONCE_MAX: Final = 8
+UPLOADS_AT_ONCE_MAX: Final = 32  # each can hold a chunk's buffer while its client is slow
+UPLOADS_BYTES_MAX: Final = 32 * CHUNK_BYTES  # in flight, of all uploads together
 BUFFERED_BODY_BYTES_MAX: Final = 1024 * 1024  # bodies up to this are kept so that they can be retried
 
 # Metadata of a file.

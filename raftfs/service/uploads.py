@@ -47,6 +47,7 @@ class Uploads:
         self.workers, self.background, self.clock = workers, background, clock
         self.consensus, self._reader = consensus, reader
         self.slots = Budget(limits.UPLOADS_AT_ONCE_MAX)
+        self.memory = Budget(limits.UPLOADS_BYTES_MAX)
         self.bytes_in_flight = 0
         self._waiting = 0
 
@@ -248,10 +249,16 @@ class Upload:
 
     async def _acquire(self, size: int) -> None:
         await self._budget.acquire(size)
+        try:
+            await self._all.memory.acquire(size)
+        except BaseException:
+            self._budget.release(size)
+            raise
         self._all.bytes_in_flight += size
 
     def _release(self, size: int, _: object = None) -> None:
         self._budget.release(size)
+        self._all.memory.release(size)
         self._all.bytes_in_flight -= size
 
     async def _send(self, offset: int, data: memoryview, turn: asyncio.Event, after: asyncio.Event) -> None:

@@ -311,6 +311,28 @@ async def test_bytes_of_an_upload_in_flight_are_bounded(three: Trio) -> None:
     assert three.leader.uploads.bytes_in_flight == 0
 
 
+async def test_slow_uploads_do_not_keep_others_out(three: Trio) -> None:
+    """A tree of large files goes out eight at a time; somebody else's file must not wait for all of it."""
+    go_on = asyncio.Event()
+
+    async def stalled() -> AsyncIterator[bytes]:
+        yield bytes(limits.INLINE_BYTES_MAX + 1)
+        await go_on.wait()
+
+    uploads = three.leader.uploads
+    tasks = [
+        asyncio.create_task(three.put(f"/slow{n}", stalled(), size=None))
+        for n in range(limits.CLIENT_TRANSFERS_AT_ONCE_DEFAULT)
+    ]
+    await until(lambda: uploads.slots.used == len(tasks))
+    await three.put("/f", BIG, write=WriteOptions(timeout_s=5.0))
+    assert uploads.memory.used <= len(tasks) * limits.CHUNK_BYTES
+    go_on.set()
+    await asyncio.gather(*tasks)
+    assert uploads.memory.used == 0
+    assert uploads.memory.most <= limits.UPLOADS_BYTES_MAX
+
+
 async def test_more_uploads_than_places_wait_and_then_are_refused(three: Trio) -> None:
     go_on = asyncio.Event()
 
