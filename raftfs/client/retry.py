@@ -6,7 +6,7 @@ import random
 from dataclasses import dataclass
 
 from raftfs import limits
-from raftfs.errors import RaftfsError, UnknownOutcome
+from raftfs.errors import BadAnswer, RaftfsError, UnknownOutcome
 
 
 class Budget:
@@ -92,8 +92,8 @@ class Retries:
         """
         error = failure.error
         definite = not failure.retry and (error.status < 500 or not self.maybe_applied)
-        if not self._mutation or definite or error.outcome == "applied":
-            return error
+        if not self._mutation or definite or error.outcome == "applied" or isinstance(error, BadAnswer):
+            return error  # a bad answer says of itself that the outcome is unknown
         if self.maybe_applied:
             if isinstance(error, UnknownOutcome):
                 return error
