@@ -16,6 +16,7 @@ UPLOAD_BYTES_IN_FLIGHT_MAX: Final = 4 * CHUNK_BYTES
 UPLOADS_AT_ONCE_MAX: Final = 32  # each can hold a chunk's buffer while its client is slow
 UPLOADS_BYTES_MAX: Final = 32 * CHUNK_BYTES  # in flight, of all uploads together
 BUFFERED_BODY_BYTES_MAX: Final = 1024 * 1024  # bodies up to this are kept so that they can be retried
+BUFFERED_BODIES_BYTES_MAX: Final = 64 * 1024 * 1024  # kept by all requests together, beside a little of each
 
 # Metadata of a file.
 METADATA_BYTES_MAX: Final = 8 * 1024

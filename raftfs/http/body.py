@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import ClassVar
 
 from aiohttp import web
 
 from raftfs.errors import IncompleteBody, TooLarge
-from raftfs.limits import BODY_IDLE_S_MAX, BUFFERED_BODY_BYTES_MAX
+from raftfs.limits import BODY_IDLE_S_MAX, BUFFERED_BODIES_BYTES_MAX, BUFFERED_BODY_BYTES_MAX, INLINE_BYTES_MAX
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -21,7 +22,10 @@ class Body:
     """``size`` is the announced length in bytes, None for a chunked body. Iterating gives all bytes from the first;
     a second time only while :attr:`replayable`. Reading raises IncompleteBody when the client stops or breaks off."""
 
-    __slots__ = ("_awaited", "_ended", "_kept", "_kept_bytes", "_lock", "_request", "broken", "given_bytes",
+    kept_by_all: ClassVar[int] = 0
+    """Bytes that all requests of this process keep: what is asked to bound them is the process' memory."""
+
+    __slots__ = ("_awaited", "_ended", "_kept", "_kept_bytes", "_lock", "_needed", "_request", "broken", "given_bytes",
                  "read_bytes", "replayable", "size", "waiting")  # fmt: skip
 
     def __init__(self, request: web.BaseRequest) -> None:
@@ -34,6 +38,7 @@ class Body:
         self._awaited = "Expect" in request.headers  # the client waits for our word before it sends
         self._kept: list[bytes] = []
         self._kept_bytes = 0
+        self._needed = False  # all of it is wanted at once, so nothing may flow past
         self._ended = self.size == 0
         self._lock: asyncio.Lock | None = None
         self.replayable = True
@@ -48,11 +53,11 @@ class Body:
         return self._ended
 
     async def buffer(self) -> bytes | None:
-        """Read up to BUFFERED_BODY_BYTES_MAX. All of the body if that was all of it, otherwise None (it is a stream,
-        of which what was read is kept)."""
+        """Read up to BUFFERED_BODY_BYTES_MAX, less when too much is kept for others. All of the body if that was all of
+        it, otherwise None (it is a stream, of which what was read is kept)."""
         if self.size is not None and self.size > BUFFERED_BODY_BYTES_MAX:
             return None
-        while not self._ended and self._kept_bytes <= BUFFERED_BODY_BYTES_MAX:
+        while not self._ended and self._has_room():
             await self._pull()
         if not self._ended:
             return None
@@ -64,11 +69,23 @@ class Body:
         """The whole body, at most ``bytes_max`` (TooLarge)."""
         if self.size is not None and self.size > bytes_max:
             raise TooLarge(f"the body is {self.size} bytes long, at most {bytes_max} are allowed here")
+        self._needed = True
         while not self._ended and self.read_bytes <= bytes_max:
             await self._pull()
         if not self._ended or self.read_bytes > bytes_max:
             raise TooLarge(f"the body is over {bytes_max} bytes long")
         return b"".join(self._kept)
+
+    def _has_room(self) -> bool:
+        """Whether more may be kept. A little always may: small writes are the ones most worth repeating."""
+        if self._kept_bytes > BUFFERED_BODY_BYTES_MAX:
+            return False
+        return self._kept_bytes < INLINE_BYTES_MAX or Body.kept_by_all < BUFFERED_BODIES_BYTES_MAX
+
+    def release(self) -> None:
+        """The request has ended: nothing is kept any more."""
+        Body.kept_by_all -= self._kept_bytes
+        self._kept_bytes, self._kept, self.replayable = 0, [], False
 
     async def _pull(self) -> bytes:
         """Read the next piece from the client; empty at the end."""
@@ -100,11 +117,12 @@ class Body:
         if self.size is not None and self.read_bytes >= self.size:
             self._ended = True
         if self.replayable:
-            if self._kept_bytes <= BUFFERED_BODY_BYTES_MAX:
+            if self._needed or self._has_room():
                 self._kept.append(piece)
                 self._kept_bytes += len(piece)
+                Body.kept_by_all += len(piece)
             else:
-                # Too long to keep: from here on it flows past. What an iterator still holds, it holds itself.
+                # Too much to keep: from here on it flows past. What an iterator still holds, it holds itself.
                 self.replayable = False
                 self._kept = []
 

@@ -84,6 +84,7 @@ class HttpServer:
         finally:
             if isinstance(request.protocol, _RequestHandler):
                 request.protocol.current_body = None  # nobody reads it any more
+            call.body.release()
             app.metrics.in_flight.dec()
             app.metrics.observe(
                 call.route, call.method, status, time.perf_counter() - started,
