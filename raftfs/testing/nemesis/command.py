@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import secrets
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +23,8 @@ from raftfs.testing.nemesis.schedule import KINDS, Kind
 
 _EXIT_CODES: Final = {"clean": 0, "violated": 1, "undecided": 3}
 _CANNOT_RUN: Final = 2
+_INTERRUPTED: Final = 130
+_SHOWN_MAX: Final = 10
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,6 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         seed = secrets.randbelow(2**31) if given.seed is None else given.seed
         print(f"nemesis: seed {seed}, {given.nodes} nodes, {given.duration:g} s", file=sys.stderr, flush=True)
+        signal.signal(signal.SIGTERM, _stop)
         report = run(
             Options(
                 seed=seed,
@@ -50,8 +54,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except RaftfsError as error:
         print(f"nemesis: DID NOT RUN: {error}", file=sys.stderr)
         return _CANNOT_RUN
+    except KeyboardInterrupt:
+        print("nemesis: interrupted, and cleaned up; there is no verdict", file=sys.stderr)
+        return _INTERRUPTED
     print(json.dumps(report.as_json(), indent=2) if given.json else _text(report))
     return _EXIT_CODES[report.verdict]
+
+
+def _stop(number: int, frame: object) -> None:
+    """End as Ctrl-C does: everything is cleaned up on the way."""
+    raise KeyboardInterrupt
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -104,7 +116,9 @@ def _text(report: Report) -> str:
     lines.append(
         f"{report.terms} terms, {report.states_compared} comparisons of states, {report.parts} parts of history judged"
     )
-    lines += [f"COMPLAINT: {complaint}" for complaint in report.complaints]
+    lines += [f"COMPLAINT: {complaint}" for complaint in report.complaints[:_SHOWN_MAX]]
+    if (more := len(report.complaints) - _SHOWN_MAX) > 0:
+        lines.append(f"and {more} more complaints; --json shows all")
     if report.folder:
         lines.append(f"logs, history and journals: {report.folder}")
     lines.append(f"verdict: {report.verdict} (seed {report.seed})")

@@ -47,11 +47,26 @@ _DONE: Final[dict[tuple[str, int], str]] = {
 _UNSETTLED: Final = frozenset({502, 503, 504, 507})
 
 
+async def _no_hidden_retry(
+    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    """aiohttp would send a PUT again on its own when a kept connection turns out to be closed. That the second one is
+    refused would then hide that the first was sent; so the error is given a class that aiohttp does not act upon."""
+    try:
+        return await handler(request)
+    except aiohttp.ClientConnectorError:
+        raise
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        raise aiohttp.ClientConnectionError(str(error) or "connection lost") from error
+
+
 @dataclass
 class Notes:
-    """What all clients saw. ``wrong``: answers that are wrong by themselves, whatever the order."""
+    """What all clients saw. ``wrong``: answers that are wrong by themselves, whatever the order. ``refused``: what
+    certainly had no effect, as its clients were told; it is not judged, and explains nothing."""
 
     history: list[h.Operation] = field(default_factory=list)
+    refused: list[h.Operation] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
     outcomes: Counter[str] = field(default_factory=Counter)
     answers: Counter[str] = field(default_factory=Counter)
@@ -67,12 +82,15 @@ class _Request:
 
 @dataclass(frozen=True)
 class _Try:
-    """``result``: a definite answer. ``maybe``: without one, the write may have been done, or may yet be."""
+    """``result``: a definite answer. ``maybe``: without one, the write may have been done, or may yet be. ``wrong``:
+    the answer makes no sense, and asking again will not help."""
 
     result: str | None
     revision: int | None
     maybe: bool
+    said: str
     etag: str | None = None
+    wrong: bool = False
 
 
 class Door:
@@ -81,7 +99,7 @@ class Door:
     def __init__(self, name: str, urls: dict[str, str], notes: Notes, dice: random.Random) -> None:
         self._name, self._urls, self._notes, self._dice = name, urls, notes, dice
         timeout = aiohttp.ClientTimeout(total=TRY_S_MAX, connect=_CONNECT_S_MAX)
-        self._session = aiohttp.ClientSession(timeout=timeout)
+        self._session = aiohttp.ClientSession(timeout=timeout, middlewares=(_no_hidden_retry,))
 
     async def close(self) -> None:
         await self._session.close()
@@ -93,17 +111,17 @@ class Door:
         was read; (None, None) if nothing is known."""
         request = _request(call, size, etag)
         is_read = isinstance(call, h.Read | h.Names)
-        begin, maybe, doors = time.monotonic(), False, []
+        begin, maybe, tries = time.monotonic(), False, []
         while True:
             door = only or self._dice.choice(list(self._urls))
-            doors.append(door)
             done = await self._try(call, request, door)
+            tries.append(f"{door}:{done.said}")
             maybe = maybe or done.maybe
             late = time.monotonic() - begin > OPERATION_S_MAX
-            if done.result is not None or late or (only is None and self._dice.random() < _GIVE_UP):
+            if done.result is not None or done.wrong or late or (only is None and self._dice.random() < _GIVE_UP):
                 break
-            await asyncio.sleep(_PAUSE_S * len(doors))
-        note = " ".join(doors)
+            await asyncio.sleep(_PAUSE_S * len(tries))
+        note = " ".join(tries)
         if done.result is not None:
             self._notes.outcomes["ok"] += 1
             end = time.monotonic()
@@ -113,6 +131,7 @@ class Door:
             self._notes.history.append(h.Operation(call, None, begin, h.NEVER, self._name, None, note))
         else:
             self._notes.outcomes["fail"] += 1
+            self._notes.refused.append(h.Operation(call, None, begin, time.monotonic(), self._name, None, note))
         return done.result, done.etag
 
     async def _try(self, call: h.Call, request: _Request, door: str) -> _Try:
@@ -124,35 +143,37 @@ class Door:
                 return self._understand(call, answer, body, door)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
             self._notes.answers["no connection"] += 1
-            return _Try(None, None, maybe=False)
+            return _Try(None, None, maybe=False, said="no-connection")
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             self._notes.answers[type(error).__name__] += 1
-            return _Try(None, None, maybe=True)
+            return _Try(None, None, maybe=True, said=type(error).__name__)
 
     def _understand(self, call: h.Call, answer: aiohttp.ClientResponse, body: bytes, door: str) -> _Try:
         kind = type(call).__name__
         self._notes.answers[str(answer.status)] += 1
         text = answer.headers.get(names.REVISION)
         revision = None if text is None else int(text)
+        said = f"{answer.status}"
         if answer.status in _UNSETTLED:
-            return _Try(None, None, maybe=answer.headers.get(names.OUTCOME) != "not_applied")
+            outcome = answer.headers.get(names.OUTCOME)
+            return _Try(None, None, maybe=outcome != "not_applied", said=f"{said}/{outcome}")
         if answer.status == 200 and isinstance(call, h.Read):
             value = bodies.value_of(_place(call.path), body)
             if isinstance(value, bodies.Damage):
-                self._wrong(call, door, value.text)
-                return _Try(None, None, maybe=False)
-            return _Try(value, revision, maybe=False, etag=answer.headers.get("ETag"))
+                return self._wrong(call, door, value.text)
+            return _Try(value, revision, maybe=False, said=said, etag=answer.headers.get("ETag"))
         if answer.status == 200 and isinstance(call, h.Names):
-            return _Try(_listed(json.loads(body)), revision, maybe=False)
+            return _Try(_listed(json.loads(body)), revision, maybe=False, said=said)
         told = _DONE.get((kind, answer.status))
         if told is None:
             told, revision = _REFUSED.get((kind, answer.status)), None  # a refusal carries none, or one of its moment
         if told is None:
-            self._wrong(call, door, f"answer {answer.status}: {body[:300]!r}")
-        return _Try(told, revision, maybe=told is None)
+            return self._wrong(call, door, f"answer {answer.status}: {body[:300]!r}")
+        return _Try(told, revision, maybe=False, said=said)
 
-    def _wrong(self, call: h.Call, door: str, what: str) -> None:
+    def _wrong(self, call: h.Call, door: str, what: str) -> _Try:
         self._notes.wrong.append(f"{time.monotonic():.6f} {self._name} through {door}: {call}: {what}")
+        return _Try(None, None, maybe=True, said="wrong", wrong=True)
 
 
 def _request(call: h.Call, size: int, etag: str | None) -> _Request:

@@ -168,6 +168,7 @@ class _Run:
         report.faults, report.schedule = dict(sorted(nemesis.done.items())), nemesis.log
         report.terms, report.states_compared = len(watch.terms), watch.compared
         history.save(notes.history, self._servers.folder / "history.jsonl")
+        history.save(notes.refused, self._servers.folder / "refused.jsonl")
 
     def _judge(self, notes: Notes) -> None:
         report = self._report

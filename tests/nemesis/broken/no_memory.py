@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from raftfs.state.commands import Result
+from raftfs.state.commands import Code
 from raftfs.state.sessions import Sessions
 from raftfs_cli.main import main
 
 
-def _replay(self: Sessions, key: str, fingerprint: bytes) -> Result | None:
-    self._db.execute("DELETE FROM outcome WHERE key = ?", (key,))
-    return None
+def _remember(self: Sessions, key: str, fingerprint: bytes, code: Code, encoded: bytes) -> None:
+    pass
 
 
-Sessions.replay = _replay  # type: ignore[method-assign]
+Sessions.remember = _remember  # type: ignore[method-assign]
 main()
