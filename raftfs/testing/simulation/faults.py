@@ -1,0 +1,176 @@
+"""The nemesis: what goes wrong, when and for how long, all of it drawn from the seed.
+
+Each seed has a character: some kinds of faults are left out and others come often, since a fault that is rare beside
+others hides them, and many bugs need several of one kind. Kinds that do not exist in raftfs yet have no place here:
+changes of membership, snapshots to followers that are behind, and damage of what was durable.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+
+from raftfs.testing.simulation.client import Ways
+from raftfs.testing.simulation.loop import VirtualLoop
+from raftfs.testing.simulation.network import Network
+from raftfs.testing.simulation.node import Node
+
+
+class Nemesis:
+    """``run`` does harm until it is cancelled; ``heal`` makes everything good again."""
+
+    def __init__(
+        self, loop: VirtualLoop, nodes: dict[str, Node], network: Network, ways: Ways, rng: random.Random,
+        trace: Callable[..., None],
+    ) -> None:  # fmt: skip
+        self._loop, self._nodes, self._network, self._ways = loop, nodes, network, ways
+        self._rng, self._trace = rng, trace
+        kinds = {
+            self._break_wire: 6.0, self._cut_link: 3.0, self._partition: 2.0, self._isolate: 2.0,
+            self._kill: 1.5, self._lose_power: 1.5, self._die_in_sync: 1.5, self._fail_sync: 0.5,
+            self._restart_all: 0.5, self._pause: 1.5, self._fill_disk: 1.0, self._slow_down: 1.0,
+            self._jump_wall: 0.5, self._drift: 0.5, self._transfer: 1.0,
+        }  # fmt: skip
+        self._kinds = list(kinds)
+        self._weights = [weight * rng.choice((0.0, 1.0, 1.0, 4.0)) for weight in kinds.values()]
+        if not any(self._weights):
+            self._weights = list(kinds.values())
+        self._period_s = rng.choice((0.08, 0.2, 0.5))
+        network.delay_s = rng.choice((0.001, 0.005, 0.03))
+        network.spike = rng.choice((0.0, 0.0, 0.01, 0.05))
+        ways.lost = rng.choice((0.0, 0.02, 0.1))
+
+    async def run(self) -> None:
+        while True:
+            await asyncio.sleep(self._rng.expovariate(1 / self._period_s))
+            self._rng.choices(self._kinds, self._weights)[0]()
+
+    def heal(self) -> None:
+        """No more faults, and everybody runs."""
+        self._network.calm = True
+        self._network.delay_s, self._network.spike, self._ways.lost = 0.001, 0.0, 0.0
+        self._network.mend(list(self._network.cut))
+        for node in self._nodes.values():
+            disk = node.machine.disk
+            disk.full, disk.fails, disk.ends_in = False, False, None
+            if node.process is None:
+                node.start()
+            else:
+                node.process.slowness = 1.0
+                if node.process.paused:
+                    node.process.resume()
+
+    # --- choices -------------------------------------------------------------------------------------------------
+
+    def _node(self) -> Node:
+        """Any node; often the leader."""
+        leaders = [node for node in self._nodes.values() if node.up and node.consensus.is_leader]
+        if leaders and self._rng.random() < 0.4:
+            return self._rng.choice(leaders)
+        return self._rng.choice(list(self._nodes.values()))
+
+    def _later(self, longest_s: float, undo: Callable[[], None]) -> None:
+        self._loop.call_later(self._rng.uniform(0.01, longest_s), undo)
+
+    # --- the network ---------------------------------------------------------------------------------------------
+
+    def _pair(self) -> tuple[str, str]:
+        a, b = self._rng.sample(self._network.names, 2)
+        return a, b
+
+    def _break_wire(self) -> None:
+        self._network.break_wire(*self._pair())
+
+    def _cut(self, links: list[tuple[str, str]]) -> None:
+        self._trace("cut", links)
+        self._network.cut_off(links)
+        self._later(3.0, lambda: self._network.mend(links))
+
+    def _cut_link(self) -> None:
+        """One direction, or both."""
+        a, b = self._pair()
+        self._cut([(a, b), (b, a)] if self._rng.random() < 0.5 else [(a, b)])
+
+    def _partition(self) -> None:
+        names = list(self._network.names)
+        self._rng.shuffle(names)
+        at = self._rng.randrange(1, len(names))
+        self._cut([link for a in names[:at] for b in names[at:] for link in ((a, b), (b, a))])
+
+    def _isolate(self) -> None:
+        """A node hears nobody, or nobody hears it, or both."""
+        name = self._node().name
+        others = [other for other in self._network.names if other != name]
+        deaf, mute = self._rng.choice(((True, False), (False, True), (True, True)))
+        self._cut([(other, name) for other in others if deaf] + [(name, other) for other in others if mute])
+
+    # --- processes and machines ----------------------------------------------------------------------------------
+
+    def _kill(self) -> None:
+        self._crash(self._node(), power=False)
+
+    def _lose_power(self) -> None:
+        self._crash(self._node(), power=True)
+
+    def _crash(self, node: Node, *, power: bool) -> None:
+        node.crash(power=power)
+        self._later(2.0, lambda: self._start(node))
+
+    def _start(self, node: Node) -> None:
+        if node.process is None:
+            node.start()
+
+    def _restart_all(self) -> None:
+        power = self._rng.random() < 0.7
+        for node in self._nodes.values():
+            self._crash(node, power=power)
+
+    def _die_in_sync(self) -> None:
+        """The machine goes out while something is being made durable."""
+        node = self._node()
+        node.machine.disk.ends_in = self._rng.randrange(4)
+        self._later(3.0, lambda: self._start(node))
+
+    def _fail_sync(self) -> None:
+        node = self._node()
+        node.machine.disk.fails = True
+        self._later(3.0, lambda: self._start(node))
+
+    def _pause(self) -> None:
+        process = self._node().process
+        if process is not None and not process.paused:
+            self._trace("pause", process.name)
+            process.pause()
+            self._later(2.5, process.resume)
+
+    def _slow_down(self) -> None:
+        process = self._node().process
+        if process is not None:
+            process.slowness = self._rng.choice((5.0, 30.0, 100.0))
+            self._later(4.0, lambda: setattr(process, "slowness", 1.0))
+
+    def _fill_disk(self) -> None:
+        disk = self._node().machine.disk
+        self._trace("full disk")
+        disk.full = True
+        self._later(2.0, lambda: setattr(disk, "full", False))
+
+    # --- clocks --------------------------------------------------------------------------------------------------
+
+    def _jump_wall(self) -> None:
+        self._node().machine.wall_offset_ms += self._rng.randint(-10_000_000, 10_000_000)
+
+    def _drift(self) -> None:
+        node = self._node()
+        node.machine.rate = self._rng.uniform(0.95, 1.05)
+        if node.process is not None:
+            node.process.set_rate(node.machine.rate)
+
+    # --- what people do ------------------------------------------------------------------------------------------
+
+    def _transfer(self) -> None:
+        for node in self._nodes.values():
+            if node.up and node.process is not None and node.consensus.is_leader:
+                self._trace("transfer", node.name)
+                node.process.spawn(node.consensus.transfer(timeout_s=1.0))

@@ -1,0 +1,268 @@
+"""One node of the simulation, over all its lives: a machine with a disk and clocks, on which the real parts run.
+
+What ``service.node`` composes is composed here with simulated ends: state machine, consensus and use cases are the real
+ones; the transport, the disk, the loop and the clocks are simulated; nobody speaks HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import ExitStack, suppress
+from contextvars import Context
+from pathlib import Path
+from typing import Any
+
+from raftfs.chunks import ChunkStore
+from raftfs.config import NodeConfig
+from raftfs.consensus import Consensus
+from raftfs.consensus.member import LogSizes, Parts
+from raftfs.errors import StorageFull
+from raftfs.service.node import StateApplier
+from raftfs.service.service import Service
+from raftfs.service.snapshots import install
+from raftfs.state import Reader, StateMachine
+from raftfs.testing.simulation.disk import Disk
+from raftfs.testing.simulation.judge import Judge
+from raftfs.testing.simulation.loop import Process, ProcessEnded, VirtualLoop
+from raftfs.testing.simulation.network import Network, SimulatedTransport
+
+_EPOCH_MS = 1_700_000_000_000
+
+
+class Machine:
+    """What survives the death of a process: the disk and the clocks."""
+
+    def __init__(self, loop: VirtualLoop, root: Path, rng: random.Random) -> None:
+        self.loop, self.rng = loop, rng
+        self.disk = Disk(root / "disk", rng)
+        self._root = root
+        self._chunks: ChunkStore | None = None
+        self.rate = 1.0
+        self.wall_offset_ms = 0
+        self._boot_s = loop.now_s - rng.uniform(10.0, 1000.0)
+
+    def chunks(self) -> ChunkStore:
+        """One for all lives: small files alone are written, so there is nothing in it to lose."""
+        if self._chunks is None:
+            self._chunks = ChunkStore(self._root / "chunks")
+        return self._chunks
+
+    def uptime_s(self) -> float:
+        return self.loop.now_s - self._boot_s
+
+    def boot(self) -> None:
+        """After a power loss its monotonic clock begins anew."""
+        self._boot_s = self.loop.now_s - self.rng.uniform(5.0, 20.0)
+
+    def wall_ms(self) -> int:
+        return _EPOCH_MS + self.wall_offset_ms + int(self.loop.now_s * 1000)
+
+
+class Clock:
+    """The clocks as the service sees them."""
+
+    def __init__(self, machine: Machine, process: Process) -> None:
+        self._machine, self._process = machine, process
+
+    def monotonic(self) -> float:
+        return self._process.clock()
+
+    def wall_ms(self) -> int:
+        return self._machine.wall_ms()
+
+
+class WatchedMachine(StateMachine):
+    """The state machine, on a disk that may be full, with a judge looking on."""
+
+    def __init__(self, path: Path, node: Node) -> None:
+        super().__init__(path)
+        self._node = node
+
+    def apply(self, index: int, term: int, commands: Sequence[bytes]) -> list[Any]:
+        if self._node.machine.disk.full:
+            raise StorageFull("no space left on the simulated disk")
+        results = super().apply(index, term, commands)
+        self._node.judge.applied(self._node, index, term, commands, results, self.state_hash)
+        return results
+
+
+class Node:
+    """``up`` while a process runs and has started."""
+
+    def __init__(
+        self, config: NodeConfig, machine: Machine, network: Network, judge: Judge, parts: Parts,
+        sizes: LogSizes, trace: Callable[..., None],
+    ) -> None:  # fmt: skip
+        self._sizes = sizes
+        self.name, self.machine, self.judge = config.id, machine, judge
+        self._config, self._network, self._parts, self._trace = config, network, parts, trace
+        self.process: Process | None = None
+        self.consensus: Consensus
+        self.service: Service
+        self.up = False
+        self._close = ExitStack()
+        self._transport: SimulatedTransport | None = None
+        self._calls: dict[asyncio.Future[Any], None] = {}
+
+    # --- life ----------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start a process on what the disk holds."""
+        machine = self.machine
+        self._trace("start", self.name)
+        self.process = Process(
+            machine.loop,
+            self.name,
+            random.Random(machine.rng.random()),
+            started_s=machine.uptime_s(),
+            rate=machine.rate,
+        )
+        self.process.disk = machine.disk
+        self.process.died = self._ended
+        self.process.spawn(self._start(self.process))
+
+    async def _start(self, process: Process) -> None:
+        await asyncio.sleep(process.rng.uniform(0.01, 0.3))
+        root = self.machine.disk.root
+        config = self._config.model_copy(update={"data_dir": root})
+        install(root)
+        state = WatchedMachine(root / "state.db", self)
+        self._close.callback(state.close)
+        self.judge.restarted(self.name, state)
+        self._transport = transport = SimulatedTransport(self._network, self.name, process)
+        self.consensus = Consensus(
+            me=self.name,
+            members=frozenset(member.id for member in config.members),
+            data_dir=root,
+            applier=StateApplier(state),
+            applied_index=state.applied_index,
+            times=config.times,
+            transport=transport,  # type: ignore[arg-type]
+            clock=process.clock,
+            rng=random.Random(process.rng.random()),
+            parts=self._parts,
+            sizes=self._sizes,
+            on_behind=lambda leader: self.service.snapshots.behind(leader),
+        )
+        self._close.callback(self.consensus._engine.close)
+        await self.consensus.start()
+        self.consensus.failed.add_done_callback(self._failed)
+        self.service = Service(
+            config=config, consensus=self.consensus, transport=transport, chunks=self.machine.chunks(),
+            open_reader=lambda: self._open_reader(root), clock=Clock(self.machine, process),
+        )  # fmt: skip
+        await transport.start()
+        await self.service.start()
+        process.spawn(self._restart_on_snapshot(process))
+        self.up = True
+        process.ran = self._look
+
+    async def _restart_on_snapshot(self, process: Process) -> None:
+        await self.service.snapshots.ready.wait()
+        self._trace("snapshot", self.name)
+        self.machine.loop.call_soon(self._begin_anew, process, context=Context())
+
+    def _begin_anew(self, process: Process) -> None:
+        if self.process is process:
+            self.crash(power=False)
+            self.start()
+
+    def _failed(self, failed: asyncio.Future[BaseException]) -> None:
+        if not failed.cancelled():
+            self.judge.node_failed(self.name, failed.result())
+
+    def _look(self) -> None:
+        self.judge.look(self)
+
+    def crash(self, *, power: bool) -> None:
+        """The process is killed; with ``power`` the machine goes out, and forgets what was not synced."""
+        process = self.process
+        if process is None:
+            return
+        self._end_jobs(process)
+        process.die()
+        self._bury(power=power)
+
+    def _end_jobs(self, process: Process) -> None:
+        """What was under way in threads is done, or not, or half of it."""
+        for job in list(process.jobs.values()):
+            if process.alive and process.rng.random() < 0.5:
+                self.machine.disk.ends_in = process.rng.choice((0, 0, 1, None))
+                with suppress(ProcessEnded, StorageFull, OSError):
+                    process.context.run(job.work)
+        self.machine.disk.ends_in = None
+
+    def _ended(self) -> None:
+        """In the middle of whatever it was doing."""
+        self.machine.loop.call_soon(self._found_dead, self.process, context=Context())
+
+    def _found_dead(self, process: Process | None) -> None:
+        if self.process is process and process is not None:
+            self._bury(power=self.machine.rng.random() < 0.7)
+
+    def _bury(self, *, power: bool) -> None:
+        process = self._forget(power=power)
+        self.machine.disk.survive(power=power)
+        if power:
+            self.machine.boot()
+        self._close_files(process)
+        self.machine.disk.clean()
+
+    def stop(self) -> None:
+        """The simulation is over."""
+        if self.process is not None:
+            self.process.alive = False
+            self._close_files(self._forget(power=False))
+
+    def _forget(self, *, power: bool) -> Process:
+        process, self.process = self.process, None
+        assert process is not None
+        self._trace("power lost" if power else "killed", self.name)
+        self.up = False
+        if self._transport is not None and self._transport is self._network.members.get(self.name):
+            self._network.process_died(self._transport, power=power)
+        for call in self._calls:
+            if not call.done():
+                call.set_exception(ConnectionResetError(f"{self.name} died"))
+        self._calls.clear()
+        return process
+
+    def _close_files(self, process: Process) -> None:
+        """The folder in which they lie belongs to nobody any more."""
+        process.bury()
+        self._close.close()
+        self._transport = None
+
+    def _open_reader(self, root: Path) -> Reader:
+        reader = Reader(root / "state.db")
+        self._close.callback(reader.close)
+        return reader
+
+    # --- what clients do -----------------------------------------------------------------------------------------
+
+    def call(self, work: Callable[[Service], Coroutine[Any, Any, Any]]) -> asyncio.Future[Any]:
+        """Run a use case in the node. ConnectionRefusedError if it is not up, ConnectionResetError if it dies."""
+        answer: asyncio.Future[Any] = self.machine.loop.create_future()
+        answer.add_done_callback(lambda answer: answer.cancelled() or answer.exception())  # nobody may wait any more
+        if self.process is None or not self.up:
+            answer.set_exception(ConnectionRefusedError(f"{self.name} is down"))
+            return answer
+        self._calls[answer] = None
+        task = self.process.spawn(work(self.service))
+
+        def done(task: asyncio.Task[Any]) -> None:
+            self._calls.pop(answer, None)
+            error = None if task.cancelled() else task.exception()
+            if answer.done():
+                return
+            if task.cancelled():
+                answer.set_exception(ConnectionResetError(f"{self.name} broke the call off"))
+            elif error is not None:
+                answer.set_exception(error)
+            else:
+                answer.set_result(task.result())
+
+        task.add_done_callback(done, context=self.process.context)
+        return answer

@@ -1,0 +1,281 @@
+"""One simulation: a cluster, its clients and the nemesis, in phases, with the judge's word at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import os
+import random
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, TextIO
+
+from raftfs import fsync
+from raftfs.config import MemberConfig, NodeConfig, RaftTimes
+from raftfs.consensus.engine import engine_time
+from raftfs.consensus.journal import Journal
+from raftfs.consensus.member import LogSizes, Parts
+from raftfs.testing.invariants import Violation
+from raftfs.testing.simulation.client import Client, Ways
+from raftfs.testing.simulation.disk import SimulatedJournal, SimulatedKernel
+from raftfs.testing.simulation.faults import Nemesis
+from raftfs.testing.simulation.judge import Judge
+from raftfs.testing.simulation.loop import VirtualLoop
+from raftfs.testing.simulation.network import Network
+from raftfs.testing.simulation.node import Machine, Node
+
+_SAFETY_S: Final = (1.5, 4.5)
+_LIVE_S_MAX: Final = 20.0
+_SETTLE_S: Final = 3.0
+_BROKEN_LINK_S: Final = 1.5
+_TIMES: Final = RaftTimes(heartbeat_ms=100, election_timeout_ms_min=400, election_timeout_ms_max=800)
+_LOG_SIZES: Final = (LogSizes(4096, 2), LogSizes(16 * 1024, 2), LogSizes(64 * 1024, 4))
+_TAIL_BYTES: Final = 2048
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a run was. ``trace_hash`` is equal for two runs of one seed on the same code."""
+
+    seed: int
+    nodes: int
+    virtual_s: float
+    steps: int
+    acknowledged: int
+    operations: int
+    elections: int
+    trace_hash: str
+
+
+class SimulationFailed(AssertionError):
+    """A run that broke a promise: ``seed`` repeats it. ``rule`` names what was broken."""
+
+    def __init__(self, seed: int, rule: str, detail: str) -> None:
+        super().__init__(f"seed {seed}: {rule}: {detail}")
+        self.seed, self.rule = seed, rule
+
+
+@dataclass(frozen=True)
+class Plant:
+    """A fault in the product, planted to see that it is found. ``forgets``: syncs of files with this suffix do
+    nothing. ``keys``: whether clients send idempotency keys."""
+
+    parts: Parts = field(default_factory=Parts)
+    forgets: str | None = None
+    keys: bool = True
+
+
+class Simulation:
+    """A whole cluster in this process on virtual time, network and disks, everything decided by ``seed``.
+
+    ``run`` raises SimulationFailed, or returns a Report. One simulation runs in a process at a time: while it does,
+    the process's engine clock and its fsync are simulated ones. ``trace``: where each event is written, a line each.
+    """
+
+    def __init__(
+        self, seed: int, *, nodes: int | None = None, plant: Plant | None = None, trace: TextIO | None = None
+    ) -> None:
+        self.seed = seed
+        self._rng = random.Random(f"raftfs {seed}")
+        count = self._rng.choice((3, 3, 3, 3, 5))
+        self._names = [f"n{number + 1}" for number in range(nodes or count)]
+        self._plant = plant or Plant()
+        self._out = trace
+        self._hash = hashlib.blake2b(digest_size=16)
+        self._loop: VirtualLoop
+        self._nodes: dict[str, Node] = {}
+        self._clients: list[Client] = []
+
+    def run(self) -> Report:
+        with ExitStack() as stack:
+            self._loop = stack.enter_context(_virtual_loop())
+            stack.enter_context(engine_time(self._loop.time))
+            stack.enter_context(fsync.simulated(SimulatedKernel()))
+            if self._out is None:
+                stack.enter_context(_quiet())
+            self._build(Path(stack.enter_context(_memory_directory())))
+            try:
+                self._loop.run_until_complete(self._phases())
+                self._judge.finish()
+            except BaseException as error:
+                raise self._failed(self._loop.failure or error) from error
+            finally:
+                for node in self._nodes.values():
+                    node.stop()
+        return self._report()
+
+    def _failed(self, error: BaseException) -> BaseException:
+        if isinstance(error, Violation):
+            return SimulationFailed(self.seed, error.rule, str(error))
+        if isinstance(error, Exception):
+            return SimulationFailed(self.seed, "the code does not raise", f"{type(error).__name__}: {error}")
+        return error
+
+    # --- building ------------------------------------------------------------------------------------------------
+
+    def _random(self) -> random.Random:
+        return random.Random(self._rng.random())
+
+    def _build(self, root: Path) -> None:
+        loop, rng = self._loop, self._random()
+        self._judge = Judge(self._fail)
+        self._network = Network(loop, self._names, self._random(), self._trace)
+        self._network.on_violation = self._fail
+        self._ways = Ways()
+        members = [
+            MemberConfig(id=name, peer=f"127.0.0.1:{7001 + at}", url=f"http://127.0.0.1:{8001 + at}")
+            for at, name in enumerate(self._names)
+        ]
+        sizes = rng.choice(_LOG_SIZES)
+        parts = _on_simulated_disks(self._plant.parts)
+        for name in self._names:
+            machine = Machine(loop, root / name, self._random())
+            machine.disk.forgets = self._plant.forgets
+            config = NodeConfig(
+                id=name,
+                cluster_id="simulated",
+                data_dir=root / name,
+                members=members,
+                times=_TIMES,
+                backfill_period_s=30.0,
+            )
+            self._nodes[name] = Node(config, machine, self._network, self._judge, parts, sizes, self._trace)
+        paths = [f"/file{number}" for number in range(rng.choice((1, 2, 3)))]
+        self._clients = [
+            Client(
+                f"c{number + 1}", loop, self._nodes, self._judge, self._ways, self._random(), self._trace, paths,
+                keys=self._plant.keys,
+            )
+            for number in range(rng.choice((2, 3, 4)))
+        ]  # fmt: skip
+        self._nemesis = Nemesis(loop, self._nodes, self._network, self._ways, self._random(), self._trace)
+        self._safety_s = rng.uniform(*_SAFETY_S)
+
+    # --- phases --------------------------------------------------------------------------------------------------
+
+    async def _phases(self) -> None:
+        for node in self._nodes.values():
+            node.start()
+        running = [asyncio.ensure_future(client.run()) for client in self._clients]
+        await asyncio.sleep(1.0)
+        harm = asyncio.ensure_future(self._nemesis.run())
+        await asyncio.sleep(self._safety_s)
+        harm.cancel()
+        await asyncio.gather(harm, return_exceptions=True)
+        self._trace("faults end")
+        await self._become_live()
+        if self._rng.random() < 0.25:
+            await self._bear_a_broken_link()
+        for client in self._clients:
+            client.stopped = True
+        await asyncio.gather(*running)
+        await self._converge()
+
+    async def _become_live(self) -> None:
+        """Faults have stopped: soon a write succeeds."""
+        ends_s = self._loop.now_s + _LIVE_S_MAX
+        while self._loop.now_s < ends_s:
+            self._nemesis.heal()  # undoing a fault late may have left something behind
+            if await self._clients[0].write("/live", timeout_s=2.0) and all(node.up for node in self._nodes.values()):
+                return
+        raise Violation("liveness", f"no write succeeded in {_LIVE_S_MAX:g} s after the faults had stopped")
+
+    async def _bear_a_broken_link(self) -> None:
+        """A broken link between the leader and one follower changes nothing: the others hear the leader."""
+        await asyncio.sleep(_SETTLE_S)
+        leaders = [node for node in self._nodes.values() if node.consensus.is_leader]
+        if len(leaders) != 1:
+            raise Violation("liveness", f"{len(leaders)} leaders long after the faults had stopped")
+        leader, term = leaders[0], leaders[0].consensus.term
+        follower = self._rng.choice([name for name in self._names if name != leader.name])
+        links = [(leader.name, follower), (follower, leader.name)]
+        cut = links if self._rng.random() < 0.5 else links[:1]
+        self._trace("one link cut", cut)
+        self._network.cut_off(cut)
+        self._network.break_wire(leader.name, follower)
+        await asyncio.sleep(_BROKEN_LINK_S)
+        self._network.mend(cut)
+        await asyncio.sleep(0.5)
+        if leader.consensus.term != term or not leader.consensus.is_leader:
+            raise Violation("loyalty", f"{leader.name} lost its office to one broken link")
+
+    async def _converge(self) -> None:
+        """All nodes come to the same state."""
+        ends_s = self._loop.now_s + _LIVE_S_MAX
+        while self._loop.now_s < ends_s:
+            await asyncio.sleep(0.2)
+            nodes = self._nodes.values()
+            if all(node.up for node in nodes) and len({node.consensus.applied_index for node in nodes}) == 1:
+                return
+        raise Violation("liveness", "the nodes did not come to the same index")
+
+    # --- noting --------------------------------------------------------------------------------------------------
+
+    def _fail(self, error: BaseException) -> None:
+        if self._loop.failure is None:
+            self._loop.failure = error
+
+    def _trace(self, *event: Any) -> None:
+        line = f"{self._loop.now_s - 1000:.6f} " + " ".join(map(str, event))
+        self._hash.update(line.encode())
+        if self._out is not None:
+            print(line, file=self._out)
+
+    def _report(self) -> Report:
+        return Report(
+            seed=self.seed,
+            nodes=len(self._names),
+            virtual_s=self._loop.now_s - 1000,
+            steps=self._loop.steps,
+            acknowledged=sum(client.acknowledged for client in self._clients),
+            operations=len(self._judge.history),
+            elections=len(self._judge.checker.leaders),
+            trace_hash=self._hash.hexdigest(),
+        )
+
+
+def _on_simulated_disks(parts: Parts) -> Parts:
+    """The journal, or one that lacks a rule, on a disk that may be full, and with little in memory."""
+    original = parts.journal
+
+    def journal(directory: Path, **options: Any) -> Journal:
+        make = SimulatedJournal if original is Journal else original
+        return make(directory, **options, tail_bytes_max=_TAIL_BYTES)
+
+    return Parts(journal=journal, engine=parts.engine, barriers=parts.barriers, proposals=parts.proposals)
+
+
+@contextmanager
+def _virtual_loop() -> Iterator[VirtualLoop]:
+    loop = VirtualLoop()
+    try:
+        yield loop
+    finally:
+        loop.close()
+
+
+@contextmanager
+def _memory_directory() -> Iterator[str]:
+    """A directory whose fsync costs nothing, where the system has one: power losses are simulated here."""
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix="raftfs-simulation-", dir=memory, ignore_cleanup_errors=True) as directory:
+        yield directory
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+def run_seeds(seeds: Sequence[int], *, plant: Plant | None = None) -> list[Report]:
+    """Each seed in turn; raises SimulationFailed at the first one that fails."""
+    return [Simulation(seed, plant=plant).run() for seed in seeds]
