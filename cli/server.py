@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import os
+import resource
 import signal
 import sys
 import threading
@@ -17,6 +18,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import typer
 
+from raftfs import limits
 from raftfs.errors import ConfigError, RaftfsError
 
 node_app = typer.Typer(no_args_is_help=True, help="Run a node of a cluster.")
@@ -111,6 +113,7 @@ def _serve(
     server: AbstractAsyncContextManager[Server], end: Callable[[Server], Awaitable[object]], exit_with_stdin: bool
 ) -> None:
     """Run a server until ``end`` (its own end) or a signal."""
+    _allow_many_files()
     if exit_with_stdin:
         threading.Thread(target=_stop_at_end_of_stdin, name="stdin-watch", daemon=True).start()
     try:
@@ -120,6 +123,16 @@ def _serve(
     except Exception:
         logging.getLogger("raftfs").exception("the server failed")  # a log, unlike a terminal, wants it all
         raise
+
+
+def _allow_many_files() -> None:
+    """Descriptors are what many connections use up first, and the soft limit is often far below the hard one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 4 * limits.HTTP_CONNECTIONS_MAX
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 async def _run_until_told(

@@ -30,6 +30,7 @@ IDEMPOTENCY_KEY_AGE_MS_MAX: Final = 24 * 3600 * 1000
 HEADER_LINE_BYTES_MAX: Final = 16 * 1024
 HEADERS_MAX: Final = 128
 ANSWER_HEADER_LINE_BYTES_MAX: Final = 4 * METADATA_BYTES_MAX  # one header can hold all metadata, each byte as %XX
+HTTP_CONNECTIONS_MAX: Final = 10_000  # and never more than half of the files that the process may open
 KEEP_ALIVE_S: Final = 75.0
 LINGER_S_MAX: Final = 2.0  # how long a refused client may go on sending before it is cut off
 WRITE_SLICE_BYTES: Final = 256 * 1024  # a response is handed to the socket in pieces of this size

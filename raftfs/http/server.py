@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 import time
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -18,12 +19,12 @@ from aiohttp.http import RawRequestMessage
 from aiohttp.http_exceptions import LineTooLong
 
 from raftfs.config import split_address
-from raftfs.errors import HeadersTooLarge, IncompleteBody, InvalidRequest, MethodNotAllowed, RaftfsError
+from raftfs.errors import HeadersTooLarge, IncompleteBody, InvalidRequest, MethodNotAllowed, Overloaded, RaftfsError
 from raftfs.http import names
 from raftfs.http.call import Call
 from raftfs.http.metrics import HttpMetrics
 from raftfs.http.problems import problem_response
-from raftfs.limits import HEADER_LINE_BYTES_MAX, HEADERS_MAX, KEEP_ALIVE_S, LINGER_S_MAX
+from raftfs.limits import HEADER_LINE_BYTES_MAX, HEADERS_MAX, HTTP_CONNECTIONS_MAX, KEEP_ALIVE_S, LINGER_S_MAX
 
 log = logging.getLogger(__name__)
 
@@ -42,18 +43,20 @@ class HttpServer:
     """An async context manager that serves ``app`` on ``address`` (host:port; port 0 picks a free one).
 
     ``url`` is known once it is entered. Leaving stops listening, lets requests that are under way finish for
-    ``grace_s``, then closes their connections.
+    ``grace_s``, then closes their connections. Connections beyond ``connections_max`` are told so and closed: the
+    descriptors that are left belong to the journal, the database, the chunks and the peers.
     """
 
-    def __init__(self, app: App, address: str, *, grace_s: float = 5.0) -> None:
+    def __init__(self, app: App, address: str, *, grace_s: float = 5.0, connections_max: int | None = None) -> None:
         self._app = app
         self._host, self._port = _split(address)
         self._grace_s = grace_s
+        self._connections_max = connections_max or _connections_max()
         self._runner: web.ServerRunner | None = None
         self.url = ""
 
     async def __aenter__(self) -> Self:
-        server = _Server(self._handle, self._app.metrics)
+        server = _Server(self._handle, self._app.metrics, self._connections_max)
         self._runner = web.ServerRunner(server, shutdown_timeout=self._grace_s)
         await self._runner.setup()
         try:
@@ -123,6 +126,11 @@ def _problem(call: Call, error: RaftfsError) -> web.Response:
     return response
 
 
+def _connections_max() -> int:
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return HTTP_CONNECTIONS_MAX if files == resource.RLIM_INFINITY else min(HTTP_CONNECTIONS_MAX, files // 2)
+
+
 def _split(address: str) -> tuple[str, int]:
     host, _, port = address.rpartition(":")
     return (host.strip("[]"), 0) if port == "0" else split_address(address)
@@ -131,9 +139,11 @@ def _split(address: str) -> tuple[str, int]:
 class _Server(web.Server):
     """aiohttp's server with our request handler."""
 
-    def __init__(self, handle: Any, metrics: HttpMetrics) -> None:
+    def __init__(self, handle: Any, metrics: HttpMetrics, connections_max: int) -> None:
         super().__init__(handle, request_factory=self._request)
         self.metrics = metrics
+        self.connections_max = connections_max
+        self.connections_open = 0
 
     @staticmethod
     def _request(
@@ -163,9 +173,26 @@ class _RequestHandler(web.RequestHandler):
 
     def __init__(self, server: _Server, **options: Any) -> None:
         super().__init__(server, **options)
+        self._server = server
         self._metrics = server.metrics
         self._refused = False
         self.current_body: StreamReader | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if self._server.connections_open < self._server.connections_max:
+            self._server.connections_open += 1
+            super().connection_made(transport)
+            return
+        self._manager = None  # aiohttp does not get to know this connection, nor its end
+        self._metrics.observe("none", "OTHER", Overloaded.status, 0.0, 0, 0)
+        assert isinstance(transport, asyncio.WriteTransport)
+        transport.write(_TOO_MANY)
+        transport.close()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        if self._manager is not None:
+            self._server.connections_open -= 1
+        super().connection_lost(exc)
 
     def handle_error(
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
@@ -212,6 +239,17 @@ class _RequestHandler(web.RequestHandler):
         for body in self._bodies():
             if not body.is_eof():
                 body.set_exception(error)
+
+
+def _raw(response: web.Response) -> bytes:
+    """An answer to nobody's request in particular, after which the connection is closed."""
+    assert isinstance(response.body, bytes)
+    headers = {**response.headers, "Content-Length": str(len(response.body)), "Connection": "close"}
+    lines = [f"HTTP/1.1 {response.status} {response.reason}", *(f"{name}: {value}" for name, value in headers.items())]
+    return "\r\n".join([*lines, "", ""]).encode() + response.body
+
+
+_TOO_MANY = _raw(problem_response(Overloaded("too many connections are open", retry_after_s=1.0), write=False))
 
 
 def _first_line(text: str) -> str:
