@@ -18,11 +18,11 @@ import pytest
 from raftfs.consensus.guard import SafetyViolation
 from raftfs.errors import CorruptData
 from raftfs.testing.invariants import Violation
+from raftfs.testing.simulation.planted import AcksBeforeDurable, CutsWhatMatches
 
 from .guarded_cluster import GuardedCluster
 from .plain_cluster import PlainCluster, virtual_engine
 from .schedules import Schedule
-from .without_rules import AcksBeforeDurable, CutsWhatMatches
 
 STEPS = 1500
 PLAIN_SEEDS = range(24)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from raftfs.testing.simulation.planted import CountsEveryAck
+
 from .cluster import Cluster
 from .guarded_cluster import GuardedMaker
 from .plain_cluster import PlainMaker
-from .without_rules import CountsEveryAck
 
 
 def led_again_with_an_old_answer_under_way(cluster: Cluster) -> list[Any]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from raftfs.consensus import messages as m
+from raftfs.testing.simulation.planted import CommitsUnverified
 
 from .guarded_cluster import GuardedMaker
 from .plain_cluster import PlainMaker
-from .without_rules import CommitsUnverified
 
 
 def test_plain_pysyncobj_applies_a_divergent_tail_on_the_first_part_of_a_snapshot(plain: PlainMaker) -> None:

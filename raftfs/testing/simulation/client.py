@@ -61,7 +61,7 @@ class Client:
         self.acknowledged = 0
 
     async def run(self) -> None:
-        pause_s = self._rng.choice((0.02, 0.1, 0.3))
+        pause_s = self._rng.choice((0.01, 0.05, 0.3))
         while not self.stopped:
             path, dice = self._rng.choice(self._paths), self._rng.random()
             if dice < 0.4:
@@ -100,7 +100,7 @@ class Client:
         self._count += 1
 
         async def work(service: Service) -> Result:
-            options = WriteOptions(key=key, timeout_s=_ATTEMPT_S_MAX)
+            options = WriteOptions(key=key, timeout_s=self._patience_s())
             return await service.files.remove(path, kind="file", recursive=False, if_match=None, write=options)
 
         call, begin = h.Delete(path), self._loop.time()
@@ -117,6 +117,7 @@ class Client:
     async def read(self, path: str) -> None:
         """A linearizable read at any node."""
         begin = self._loop.time()
+        self._preferred = self._rng.randrange(len(self._nodes))
         try:
             found = await self._call(self._reading(path, "linearizable"), mutation=False, timeout_s=None)
         except RaftfsError:
@@ -134,6 +135,10 @@ class Client:
         except (RaftfsError, OSError):
             return
         self._judge.seen.append(Seen(path, revision, value, f"{self.name}, stale"))
+
+    def _patience_s(self) -> float:
+        """How long a node may take for an attempt."""
+        return self._rng.uniform(0.1, _ATTEMPT_S_MAX)
 
     def _value(self) -> str:
         self._count += 1
@@ -156,7 +161,7 @@ class Client:
         self, call: h.Write | h.Create | h.Swap, path: str, value: str, timeout_s: float | None = None, *,
         if_match: int | None = None, if_absent: bool = False,
     ) -> bool:  # fmt: skip
-        data = value.encode()
+        data, patience_s = value.encode(), self._patience_s()
 
         async def body() -> AsyncIterator[bytes]:
             yield data
@@ -165,7 +170,7 @@ class Client:
             return await service.files.put(
                 path, body(), size=len(data), content_type=None, metadata={"key": value}, if_match=if_match,
                 if_absent=if_absent, parents=False, sha256=None,
-                write=WriteOptions(key=value if self._keys else None, timeout_s=_ATTEMPT_S_MAX),
+                write=WriteOptions(key=value if self._keys else None, timeout_s=patience_s),
             )  # fmt: skip
 
         begin = self._loop.time()
@@ -203,7 +208,7 @@ class Client:
     # --- calls ---------------------------------------------------------------------------------------------------
 
     async def _call(self, work: Work, *, mutation: bool, timeout_s: float | None) -> Any:
-        ends = self._loop.time() + (self._rng.uniform(1.0, 5.0) if timeout_s is None else timeout_s)
+        ends = self._loop.time() + (self._rng.uniform(0.3, 4.0) if timeout_s is None else timeout_s)
         retries = Retries(mutation=mutation, endpoints=len(self._nodes), rng=self._rng)
         while True:
             try:

@@ -27,9 +27,9 @@ class Nemesis:
         self._loop, self._nodes, self._network, self._ways = loop, nodes, network, ways
         self._rng, self._trace = rng, trace
         kinds = {
-            self._break_wire: 6.0, self._cut_link: 3.0, self._partition: 2.0, self._isolate: 2.0,
+            self._break_wire: 6.0, self._cut_link: 3.0, self._partition: 2.0, self._isolate: 4.0,
             self._kill: 1.5, self._lose_power: 1.5, self._die_in_sync: 1.5, self._fail_sync: 0.5,
-            self._restart_all: 0.5, self._pause: 1.5, self._fill_disk: 1.0, self._slow_down: 1.0,
+            self._restart_all: 1.0, self._pause: 2.0, self._fill_disk: 1.0, self._slow_down: 1.0,
             self._jump_wall: 0.5, self._drift: 0.5, self._transfer: 1.0,
         }  # fmt: skip
         self._kinds = list(kinds)
@@ -40,6 +40,9 @@ class Nemesis:
         network.delay_s = rng.choice((0.001, 0.005, 0.03))
         network.spike = rng.choice((0.0, 0.0, 0.01, 0.05))
         ways.lost = rng.choice((0.0, 0.02, 0.1))
+        slowness = rng.choice((1.0, 10.0, 40.0))
+        for node in nodes.values():
+            node.machine.slowness = slowness
 
     async def run(self) -> None:
         while True:
@@ -54,6 +57,7 @@ class Nemesis:
         for node in self._nodes.values():
             disk = node.machine.disk
             disk.full, disk.fails, disk.ends_in = False, False, None
+            node.machine.slowness = 1.0
             if node.process is None:
                 node.start()
             else:
@@ -66,7 +70,7 @@ class Nemesis:
     def _node(self) -> Node:
         """Any node; often the leader."""
         leaders = [node for node in self._nodes.values() if node.up and node.consensus.is_leader]
-        if leaders and self._rng.random() < 0.4:
+        if leaders and self._rng.random() < 0.6:
             return self._rng.choice(leaders)
         return self._rng.choice(list(self._nodes.values()))
 

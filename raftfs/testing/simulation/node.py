@@ -40,6 +40,7 @@ class Machine:
         self._root = root
         self._chunks: ChunkStore | None = None
         self.rate = 1.0
+        self.slowness = 1.0
         self.wall_offset_ms = 0
         self._boot_s = loop.now_s - rng.uniform(10.0, 1000.0)
 
@@ -120,8 +121,14 @@ class Node:
             rate=machine.rate,
         )
         self.process.disk = machine.disk
+        self.process.slowness = machine.slowness
         self.process.died = self._ended
-        self.process.spawn(self._start(self.process))
+        self.process.spawn(self._start(self.process)).add_done_callback(self._started, context=self.process.context)
+
+    def _started(self, start: asyncio.Task[None]) -> None:
+        error = None if start.cancelled() else start.exception()
+        if error is not None and not isinstance(error, ProcessEnded):
+            self.judge.node_failed(self.name, error)
 
     async def _start(self, process: Process) -> None:
         await asyncio.sleep(process.rng.uniform(0.01, 0.3))
