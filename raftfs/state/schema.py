@@ -211,7 +211,8 @@ def translate(path: Path, error: sqlite3.DatabaseError) -> RaftfsError | sqlite3
     """What a SQLite error means for a node: CorruptData, StorageFull, or the error itself (a bug, a broken disk)."""
     code = getattr(error, "sqlite_errorcode", None)
     primary = None if code is None else code & 0xFF
-    if primary == sqlite3.SQLITE_FULL:
+    # Without room for the index beside the WAL, SQLite speaks of input and output.
+    if primary == sqlite3.SQLITE_FULL or code == sqlite3.SQLITE_IOERR_SHMSIZE:
         return StorageFull(f"no space left for {path}", outcome="unknown")
     missing = "no such table" in str(error) or "no such column" in str(error)
     if primary in (None, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or missing:

@@ -388,6 +388,27 @@ def test_full_disk_is_told_and_the_entry_can_be_applied_later(driver: Driver) ->
     assert driver.entry(big)[0].code is Code.CREATED
 
 
+OPEN_WITHOUT_ROOM = """
+import resource, sys
+from pathlib import Path
+from raftfs.errors import StorageFull
+from raftfs.state import StateMachine
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
+try:
+    StateMachine(Path(sys.argv[1]))
+except StorageFull as error:
+    print(error)
+"""
+
+
+def test_a_disk_too_full_to_open_the_database_is_told(tmp_path: Path) -> None:
+    """SQLite calls it an I/O error: what has no room is the index of the WAL. A limit on sizes does the same."""
+    StateMachine(tmp_path / "state.db").close()
+    command = [sys.executable, "-c", OPEN_WITHOUT_ROOM, str(tmp_path / "state.db")]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    assert said == f"no space left for {tmp_path / 'state.db'}\n"
+
+
 def test_relative_path_outlives_its_working_directory(tmp_path: Path) -> None:
     before = Path.cwd()
     os.chdir(tmp_path)
