@@ -5,8 +5,10 @@ A server that ends without having been told to is noted, and started again a mom
 
 from __future__ import annotations
 
+import math
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -23,6 +25,8 @@ FRONTEND: Final = "frontend"
 _CLIENT_PORT: Final = 7401
 _PEER_PORT: Final = 7411
 _STOP_S_MAX: Final = 15.0
+_FULL_TAIL_S: Final = 3.0
+"""So long after there is room again, a node may still end because there was none."""
 _LOG_TAIL_LINES: Final = 25
 
 NODE_OPTIONS: Final[dict[str, Any]] = {
@@ -49,7 +53,7 @@ class Servers:
         self._leash = Leash()
         self._processes: dict[str, Process] = {}
         self._down: set[str] = set(self.urls)
-        self._full: set[str] = set()
+        self._full_until: dict[str, float] = {}
         for name in self.urls:
             self._write_config(name)
             if name != FRONTEND:
@@ -102,12 +106,13 @@ class Servers:
         self._processes[name].send(signal.SIGCONT)
 
     def fill_disk(self, name: str) -> None:
-        self._full.add(name)
+        self._full_until[name] = math.inf
         self.disks[name].fill()
 
     def free_disk(self, name: str) -> None:
         self.disks[name].free()
-        self._full.discard(name)
+        if name in self._full_until:
+            self._full_until[name] = time.monotonic() + _FULL_TAIL_S
 
     def set_clock(self, name: str, ahead_s: int) -> None:
         """Let a node's wall clock be ``ahead_s`` ahead from now on (or behind). Spans of time are not affected."""
@@ -121,7 +126,7 @@ class Servers:
             if name in self._down or process.alive:
                 continue
             process.wait_gone(0)
-            if name not in self._full:
+            if time.monotonic() > self._full_until.get(name, -math.inf):
                 self.ended.append(f"{name} ended by itself; the end of its log:\n{self.log_tail(name)}")
             self.start(name)
 
