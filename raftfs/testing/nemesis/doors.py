@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import random
 import time
@@ -135,9 +136,10 @@ class Door:
         return done.result, done.etag
 
     async def _try(self, call: h.Call, request: _Request, door: str) -> _Try:
+        data = io.BytesIO(request.body) if request.body else None
         try:
             async with self._session.request(
-                request.method, self._urls[door] + request.path, headers=request.headers, data=request.body or None
+                request.method, self._urls[door] + request.path, headers=request.headers, data=data
             ) as answer:
                 body = await answer.read()
                 return self._understand(call, answer, body, door)
