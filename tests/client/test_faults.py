@@ -202,7 +202,7 @@ async def test_a_refused_write_was_not_applied(scripted: ScriptedServer, hasty: 
 
 async def test_a_write_that_reached_nobody_was_not_applied() -> None:
     url = unused_url()
-    async with AsyncClient(url, deadline_s=0.3) as fs:
+    async with AsyncClient(url, deadline_s=3) as fs:
         with pytest.raises(errors.Unavailable, match="cannot reach") as caught:
             await fs.write("/f", b"x")
         assert caught.value.outcome == "not_applied"
