@@ -27,7 +27,8 @@ class Kernel:
     def sync_directory(self, fd: int, path: Path) -> None:
         os.fsync(fd)
 
-    def end_process(self) -> NoReturn:
+    def end_process(self, message: str) -> NoReturn:
+        os.write(sys.stderr.fileno() if sys.stderr is not None else 2, message.encode())
         os._exit(FSYNC_FAILED_EXIT)
 
 
@@ -84,5 +85,4 @@ def write_durably(path: Path, data: bytes) -> None:
 
 def _end(name: str | Path, error: OSError) -> NoReturn:
     message = f"raftfs: fsync of {name} failed: {error}. Stopping now: what was written may not be on the disk.\n"
-    os.write(sys.stderr.fileno() if sys.stderr is not None else 2, message.encode())
-    _kernel.end_process()
+    _kernel.end_process(message)

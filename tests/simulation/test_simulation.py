@@ -13,8 +13,8 @@ import pytest
 
 from raftfs.testing import Simulation
 
-FIXED = range(20)
-FRESH = 10
+FIXED = range(40)
+FRESH = 15
 BATCH = 10
 
 

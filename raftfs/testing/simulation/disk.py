@@ -146,7 +146,7 @@ class SimulatedKernel(Kernel):
     def sync_directory(self, fd: int, path: Path) -> None:
         _disk().sync_directory(path)
 
-    def end_process(self) -> NoReturn:
+    def end_process(self, message: str) -> NoReturn:
         current_process().end()
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from raftfs.testing.simulation.client import Ways
 from raftfs.testing.simulation.loop import VirtualLoop
@@ -18,11 +18,11 @@ from raftfs.testing.simulation.node import Node
 
 
 class Nemesis:
-    """``run`` does harm until it is cancelled; ``heal`` makes everything good again."""
+    """``run`` does harm until it is cancelled; ``heal`` makes everything good again. ``only``: these kinds alone."""
 
     def __init__(
         self, loop: VirtualLoop, nodes: dict[str, Node], network: Network, ways: Ways, rng: random.Random,
-        trace: Callable[..., None],
+        trace: Callable[..., None], only: Sequence[str] = (),
     ) -> None:  # fmt: skip
         self._loop, self._nodes, self._network, self._ways = loop, nodes, network, ways
         self._rng, self._trace = rng, trace
@@ -34,15 +34,17 @@ class Nemesis:
         }  # fmt: skip
         self._kinds = list(kinds)
         self._weights = [weight * rng.choice((0.0, 1.0, 1.0, 4.0)) for weight in kinds.values()]
-        if not any(self._weights):
+        if only:
+            self._weights = [float(kind.__name__.strip("_") in only) for kind in kinds]
+        elif not any(self._weights):
             self._weights = list(kinds.values())
-        self._period_s = rng.choice((0.08, 0.2, 0.5))
+        self._period_s = rng.choice((0.2, 0.4) if only else (0.08, 0.2, 0.5))
         network.delay_s = rng.choice((0.001, 0.005, 0.03))
         network.spike = rng.choice((0.0, 0.0, 0.01, 0.05))
         ways.lost = rng.choice((0.0, 0.02, 0.1))
-        slowness = rng.choice((1.0, 10.0, 40.0))
+        slow_disks = rng.choice(((1.0,), (10.0,), (1.0, 10.0, 60.0)))
         for node in nodes.values():
-            node.machine.slowness = slowness
+            node.machine.slowness = rng.choice(slow_disks)
 
     async def run(self) -> None:
         while True:

@@ -151,7 +151,7 @@ class Process:
     def _job_s(self) -> float:
         rng = self.rng
         stall = rng.uniform(0.05, 0.4) if rng.random() < 0.005 else 0.0
-        return (rng.uniform(0.0001, 0.002) + stall) * self.slowness
+        return rng.uniform(0.0001, 0.002) * self.slowness + stall
 
     def _end_job(self, number: int) -> None:
         job = self.jobs.pop(number)

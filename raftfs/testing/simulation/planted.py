@@ -142,30 +142,37 @@ class SaysNotApplied(Proposals):
 
 @dataclass(frozen=True)
 class Planted:
-    """``seed``: the first one, from 0, that found it when this was written, and ``found_as`` the promise it broke."""
+    """``seed``: one that found it when this was written, and ``found_as``: the promise that it broke then."""
 
     plant: Plant
     seed: int = 0
     found_as: str = ""
 
 
-def _guard(guard: type[Guard]) -> Plant:
-    return Plant(Parts(engine=partial(Engine, guard=guard)))
+def _guard(guard: type[Guard], *, harm: tuple[str, ...] = ()) -> Plant:
+    return Plant(Parts(engine=partial(Engine, guard=guard)), harm=harm)
 
 
 PLANTS: Final[dict[str, Planted]] = {
-    "acknowledgements before durability": Planted(_guard(AcksBeforeDurable)),
-    "removal of what matches": Planted(_guard(CutsWhatMatches)),
-    "every acknowledgement counts": Planted(_guard(CountsEveryAck)),
-    "commit index unverified": Planted(_guard(CommitsUnverified)),
-    "no loyalty to a live leader": Planted(Plant(Parts(engine=DisloyalEngine))),
-    "application before durability": Planted(Plant(Parts(engine=AppliesBeforeDurable))),
-    "reads without confirmation": Planted(Plant(Parts(barriers=ReadsUnconfirmed))),
-    "reads at once in a new term": Planted(Plant(Parts(barriers=ReadsAtOnce))),
-    "answers of another entry": Planted(Plant(Parts(proposals=AnswersForOthers))),
-    "unknown called not applied": Planted(Plant(Parts(proposals=SaysNotApplied))),
-    "votes are forgotten": Planted(Plant(forgets="term")),
-    "journal is not synced": Planted(Plant(forgets=".segment")),
-    "retries without a key": Planted(Plant(keys=False)),
+    "acknowledgements before durability": Planted(_guard(AcksBeforeDurable), 39, "leader completeness"),
+    "removal of what matches": Planted(
+        _guard(CutsWhatMatches, harm=("break_wire", "lose_power", "kill")), 6, "a node goes on"
+    ),
+    "every acknowledgement counts": Planted(
+        _guard(CountsEveryAck, harm=("lose_power", "restart_all")), 61, "leader completeness"
+    ),
+    "no loyalty to a live leader": Planted(Plant(Parts(engine=DisloyalEngine)), 2, "loyalty"),
+    "application before durability": Planted(
+        Plant(Parts(engine=AppliesBeforeDurable), harm=("lose_power", "slow_down")), 27, "a node goes on"
+    ),
+    "reads without confirmation": Planted(
+        Plant(Parts(barriers=ReadsUnconfirmed), harm=("isolate",)), 31, "revisions follow real time"
+    ),
+    "reads at once in a new term": Planted(Plant(Parts(barriers=ReadsAtOnce)), 37, "revisions follow real time"),
+    "answers of another entry": Planted(Plant(Parts(proposals=AnswersForOthers)), 13, "durability"),
+    "unknown called not applied": Planted(Plant(Parts(proposals=SaysNotApplied)), 3, "exactly once"),
+    "votes are forgotten": Planted(Plant(forgets="term"), 4, "a node goes on"),
+    "journal is not synced": Planted(Plant(forgets=".segment"), 4, "a node goes on"),
+    "retries without a key": Planted(Plant(keys=False), 6, "exactly once"),
 }
 """A fault's name → it, and how soon it is found."""

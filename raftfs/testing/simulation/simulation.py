@@ -62,11 +62,13 @@ class SimulationFailed(AssertionError):
 @dataclass(frozen=True)
 class Plant:
     """A fault in the product, planted to see that it is found. ``forgets``: syncs of files with this suffix do
-    nothing. ``keys``: whether clients send idempotency keys."""
+    nothing. ``keys``: whether clients send idempotency keys. ``harm``: the kinds of faults that bring it out, if it
+    needs few of many (methods of ``Nemesis``)."""
 
     parts: Parts = field(default_factory=Parts)
     forgets: str | None = None
     keys: bool = True
+    harm: tuple[str, ...] = ()
 
 
 class Simulation:
@@ -152,7 +154,9 @@ class Simulation:
             )
             for number in range(rng.choice((3, 4, 5)))
         ]  # fmt: skip
-        self._nemesis = Nemesis(loop, self._nodes, self._network, self._ways, self._random(), self._trace)
+        self._nemesis = Nemesis(
+            loop, self._nodes, self._network, self._ways, self._random(), self._trace, self._plant.harm
+        )
         self._safety_s = rng.uniform(*_SAFETY_S)
 
     # --- phases --------------------------------------------------------------------------------------------------
