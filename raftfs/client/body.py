@@ -62,8 +62,11 @@ class PathBody(Body):
         file = await asyncio.to_thread(open, self._path, "rb", buffering=0)
         try:
             self._check(file.fileno())
-            while block := await asyncio.to_thread(file.read, CLIENT_BLOCK_BYTES):
-                self._check(file.fileno())  # before the block goes out: with the last one the server may commit
+            left = self._identity[0]
+            # Never once more after the last block: with that one the server may commit, so nothing may fail any more.
+            while left > 0 and (block := await asyncio.to_thread(file.read, min(left, CLIENT_BLOCK_BYTES))):
+                self._check(file.fileno())
+                left -= len(block)
                 yield block
         finally:
             file.close()
