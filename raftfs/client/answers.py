@@ -56,8 +56,10 @@ def error_of(status: int, headers: Mapping[str, str], body: bytes, url: str) -> 
     except ValidationError:
         if status < 400:
             return BadAnswer(f"{url} answered with the unexpected status {status}: is this the URL of a raftfs server?")
-        # The answer to a HEAD has no body; its code is in a header.
-        known = errors.BY_CODE.get(headers.get("Raftfs-Error", "")) or _BY_STATUS.get(status, RaftfsError)
+        if (ours := errors.BY_CODE.get(headers.get("Raftfs-Error", ""))) is not None:
+            # The answer to a HEAD has no body; its code is in a header.
+            return ours(f"{ours.title} ({url} answered {status})", retry_after_s=retry_after_s)
+        known = _BY_STATUS.get(status, RaftfsError)
         return known(f"{url} answered {status}{_hint(headers, body)}", retry_after_s=retry_after_s)
     known = errors.BY_CODE.get(problem.code) or _BY_STATUS.get(problem.status, RaftfsError)
     return known(problem.detail or problem.title, outcome=problem.outcome, retry_after_s=retry_after_s)

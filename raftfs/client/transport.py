@@ -314,8 +314,9 @@ class _AttemptFailed(Exception):
 
 
 async def _answered(response: aiohttp.ClientResponse, endpoint: str) -> RaftfsError:
-    body = await read_answer(response) if response.method != "HEAD" else b""
-    return answers.error_of(response.status, response.headers, body, endpoint)
+    if response.method == "HEAD":  # no body says what it is about, so the whole URL has to
+        return answers.error_of(response.status, response.headers, b"", response.url.human_repr())
+    return answers.error_of(response.status, response.headers, await read_answer(response), endpoint)
 
 
 async def read_answer(response: aiohttp.ClientResponse) -> bytes:
