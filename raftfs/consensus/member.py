@@ -212,17 +212,20 @@ class Consensus:
         return None if heard_s == float("-inf") else max(0.0, self._clock() - heard_s)
 
     def status(self) -> ConsensusStatus:
-        contact_s = self.last_contact_s()
         return ConsensusStatus(
             term=self._engine.term,
             leader_id=self._engine.leader_id,
             is_leader=self._engine.is_leader,
             commit_index=self._engine.commit_index,
             applied_index=self.applied_index,
-            # A leader without a quorum steps down within the election timeout.
-            quorum=contact_s is not None and contact_s * 1000 <= self._times.election_timeout_ms_max,
+            quorum=self._in_touch(),
             peers={peer: self._peer_status(peer) for peer in sorted(self._peers)},
         )
+
+    def _in_touch(self) -> bool:
+        """Whether this node leads or heard a leader lately: one without a quorum steps down within the timeout."""
+        contact_s = self.last_contact_s()
+        return contact_s is not None and contact_s * 1000 <= self._times.election_timeout_ms_max
 
     def _peer_status(self, peer: str) -> PeerStatus:
         match = self._engine.guard.match_index(peer) if self._engine.is_leader else None
@@ -270,7 +273,7 @@ class Consensus:
                 await self._wait_applied(index)
                 return index
         except TimeoutError:
-            if self._leaderless_s() > 0 or not self.status().quorum:
+            if self._leaderless_s() > 0 or not self._in_touch():
                 raise self._no_quorum() from None
             raise DeadlineExceeded(f"this node did not catch up with the leader within {timeout_s:g} s") from None
 
@@ -371,9 +374,7 @@ class Consensus:
 
     def _watch_leader(self) -> None:
         """Remember who leads and since when nobody does. PySyncObj goes on naming a leader that has fallen silent."""
-        contact_s = self.last_contact_s()
-        in_touch = contact_s is not None and contact_s * 1000 <= self._times.election_timeout_ms_max
-        leader = self._engine.leader_id if in_touch else None
+        leader = self._engine.leader_id if self._in_touch() else None
         if leader is not None:
             self._leader_seen_s = self._clock()
         if leader != self._leader_seen:

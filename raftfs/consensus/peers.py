@@ -281,9 +281,9 @@ class PeerTransport:
                 welcomed.set_result(raw)
 
         def gone(_connection: Connection) -> None:
-            for future in (welcomed, lost):
-                if not future.done():
-                    future.cancel() if future is welcomed else lost.set_result(None)
+            welcomed.cancel()  # nothing happens if the answer has come
+            if not lost.done():
+                lost.set_result(None)
 
         connection = Connection(frame_bytes_max=_HELLO_BYTES_MAX, on_frame=first_frame, on_lost=gone)
         host, port = peer.address
