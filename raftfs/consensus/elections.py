@@ -5,7 +5,9 @@ others whether they would vote for it (pre-vote: Raft dissertation, section 9.6)
 real election, so a node that was cut off comes back without a higher term. Nobody grants a pre-vote or a vote while it
 hears a live leader (section 4.2.3). A leader whose process dies closes its connections: a follower that sees this
 asks at once instead of waiting for the timeout; the others confirm only if they lost the leader too, so one broken
-link deposes nobody. Sans-IO: ``tick``, ``receive_*`` and ``lost`` move it.
+link deposes nobody. Whoever still hears the leader when it is asked remembers that, and says yes as soon as it has lost
+the leader itself: followers learn of a death one after the other, and the first one must not have to ask again.
+Sans-IO: ``tick``, ``receive_*`` and ``lost`` move it.
 """
 
 from __future__ import annotations
@@ -17,8 +19,8 @@ from typing import Final, Protocol
 from raftfs.config import RaftTimes
 from raftfs.consensus import messages as m
 
-_SUSPICION_S_MAX: Final = 0.02  # followers that saw the same death ask one after the other
-_SUSPECT_AGAIN_S: Final = 0.1
+_SUSPICION_S_MAX: Final = 0.005  # followers that saw the same death ask one after the other
+_SUSPECT_AGAIN_S: Final = 0.1  # the next try if nothing came of one; also the time that another one's election gets
 
 
 class Voter(Protocol):
@@ -67,6 +69,8 @@ class Elections:
         self._lost: set[str] = set()
         self._asked_term = 0  # the term for which pre-votes are being gathered, 0 if none
         self._granted: set[str] = set()
+        self._put_off: dict[str, tuple[m.PreVote, float]] = {}
+        """who got no yes because a leader was heard here: what was asked, and when"""
         self._quiet_since_s = clock()
         self._timeout_s = self._draw()
         self._ask_at_s: float | None = None
@@ -100,6 +104,10 @@ class Elections:
     def tick(self) -> None:
         """Ask for pre-votes if it is time."""
         now_s = self._clock()
+        if self._follows_live_leader():
+            self._asked_term = 0
+        elif self._put_off:
+            self._grant_what_was_put_off(now_s)
         if self._voter.is_leader or not self.stands:
             self._quiet_since_s, self._ask_at_s, self._asked_term = now_s, None, 0
             return
@@ -107,9 +115,13 @@ class Elections:
             self._ask_at_s = None
             if not self._follows_live_leader():
                 self._ask(now_s)
-                self._ask_at_s = now_s + _SUSPECT_AGAIN_S * (1 + self._rng.random())
+                self._wait(now_s)
         elif now_s - max(self._quiet_since_s, self._voter.leader_heard_s) > self._timeout_s:
             self._ask(now_s)
+
+    def _wait(self, now_s: float) -> None:
+        """Let an election that may be under way end before this node asks (again) because it lost its leader."""
+        self._ask_at_s = now_s + _SUSPECT_AGAIN_S * (1 + self._rng.random())
 
     def _ask(self, now_s: float) -> None:
         self._quiet_since_s, self._timeout_s = now_s, self._draw()
@@ -137,15 +149,41 @@ class Elections:
         if message.term <= self._voter.term:
             self._emit(peer, m.StaleTerm(self._voter.term))
             return
+        if self._follows_live_leader():
+            self._put_off[peer] = message, self._clock()
+        elif self._may_lead(peer, message):
+            self._grant(peer, message)
+
+    def _may_lead(self, peer: str, message: m.PreVote) -> bool:
+        """Whether ``peer``'s log is as good as ours, and nobody has to give way."""
         theirs, ours = (message.last_log_term, message.last_log_index), self._voter.last_entry
-        if self._follows_live_leader() or theirs < ours:
-            return
-        if self._asked_term and theirs == ours and peer < self._me:
-            return  # both ask at the same moment with equal logs: one of them must give way, or the votes split
-        if self._asked_term:
-            self._asked_term = 0
-        self._quiet_since_s = self._clock()
+        # Both ask at the same moment with equal logs: one of them must give way, or the votes split.
+        return theirs > ours or (theirs == ours and not (self._asked_term and peer < self._me))
+
+    def _grant(self, peer: str, message: m.PreVote) -> None:
+        self._asked_term = 0
+        self._let_elect()
         self._emit(peer, m.PreVoteGrant(message.term))
+
+    def _grant_what_was_put_off(self, now_s: float) -> None:
+        """This node has lost the leader, too: now the best of those who asked lately gets its yes."""
+        recent_s = now_s - self._times.election_timeout_ms_min / 1000
+        asked = [
+            ((message.last_log_term, message.last_log_index, peer), message)
+            for peer, (message, asked_s) in self._put_off.items()
+            if asked_s >= recent_s and message.term > self._voter.term and self._may_lead(peer, message)
+        ]
+        self._put_off.clear()
+        if asked:
+            (_, _, peer), message = max(asked, key=lambda one: one[0])
+            self._grant(peer, message)
+
+    def _let_elect(self) -> None:
+        """Patience with the one who got our word."""
+        now_s = self._clock()
+        self._quiet_since_s = now_s
+        if self._ask_at_s is not None:
+            self._wait(now_s)
 
     def refuses(self, message: m.VoteRequest) -> bool:
         """Whether a real vote request is not even looked at: a live leader is heard, and did not ask for it."""
@@ -153,4 +191,4 @@ class Elections:
 
     def voted(self) -> None:
         """A vote was given: let that election end before asking for another one."""
-        self._quiet_since_s = self._clock()
+        self._let_elect()

@@ -116,6 +116,35 @@ def test_raftfs_replaces_a_dead_leader_long_before_the_election_timeout(guarded:
     assert cluster.values("b") == cluster.values("c") == ["before", "after"]
 
 
+@pytest.mark.parametrize("first", ["b", "c"])
+def test_raftfs_follower_that_learns_late_of_a_death_confirms_it_at_once(guarded: GuardedMaker, first: str) -> None:
+    """The first one asks, and is refused, since the other one still hears the leader. It need not ask again."""
+    cluster = guarded()
+    cluster.elect("a")
+    cluster.run(0.2, step_s=0.001)
+    cluster.network.reset("a", first)
+    cluster.run(0.03, step_s=0.001)
+    assert leaders(cluster) == ["a"]
+    cluster.crash("a")
+    cluster.run(0.03, step_s=0.001)
+    assert len(leaders(cluster)) == 1
+
+
+@pytest.mark.parametrize(("late_s", "granted"), [(0.0, True), (1.0, False)])
+def test_raftfs_confirms_only_who_asked_lately(guarded: GuardedMaker, late_s: float, granted: bool) -> None:
+    cluster = guarded()
+    cluster.elect("a")
+    cluster.run(0.2, step_s=STEP_S)
+    term = cluster.term("a")
+    cluster.inject("c", "b", m.PreVote(term + 1, 10**6, term))
+    cluster.run(late_s, step_s=STEP_S)
+    cluster.network.hold("b", "c")
+    cluster.network.reset("a", "b")
+    cluster.tick("b")
+    said = [m.decode(raw) for raw in cluster.network.in_flight("b", "c")]
+    assert any(isinstance(message, m.PreVoteGrant) for message in said) == granted
+
+
 def test_raftfs_replaces_a_silent_leader_after_the_election_timeout(guarded: GuardedMaker) -> None:
     """Frozen, not dead: its connections stay."""
     cluster = guarded()
