@@ -16,7 +16,7 @@ import msgspec
 
 from raftfs.errors import Unavailable
 from raftfs.frontend.upstream import ATTEMPT_ERRORS, Upstream
-from raftfs.limits import NODE_REST_S_MAX, NODE_REST_S_MIN, NODES_KNOWN_MAX, PROBE_S_MAX
+from raftfs.limits import NODE_REST_S_MAX, NODE_REST_S_MIN, NODES_KNOWN_MAX, PROBE_S_MAX, ROUNDS_S_MIN
 from raftfs.models import LeaderRef
 
 log = logging.getLogger(__name__)
@@ -67,6 +67,7 @@ class Directory:
         self._term = -1
         self._turn = 0
         self._round: asyncio.Task[str | None] | None = None
+        self._next_round_s = float("-inf")
         for url in nodes:
             self._add(url)
 
@@ -130,10 +131,11 @@ class Directory:
         return rested[self._turn % len(rested)]
 
     async def find(self, suspect: str | None = None) -> str | None:
-        """Ask all nodes once who leads; callers at the same time share one round. ``suspect`` just failed as a leader
-        and is believed only if nobody else claims to lead. None if nobody knows a leader that answers."""
+        """Ask all nodes once who leads; callers at the same time share one round, and rounds do not follow each other
+        faster than ROUNDS_S_MIN, however many there are who ask. ``suspect`` just failed as a leader and is believed
+        only if nobody else claims to lead. None if nobody knows a leader that answers."""
         if self._round is None or self._round.done():
-            self._round = asyncio.create_task(self._ask_all(suspect))
+            self._round = asyncio.create_task(self._ask_in_turn(suspect))
         # Shielded, because the others who wait for the same round must not lose it with the first one cancelled.
         return await asyncio.shield(self._round)
 
@@ -141,6 +143,12 @@ class Directory:
         if self._round is not None and not self._round.done():
             self._round.cancel()
             await asyncio.gather(self._round, return_exceptions=True)
+
+    async def _ask_in_turn(self, suspect: str | None) -> str | None:
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(self._next_round_s - loop.time())
+        self._next_round_s = loop.time() + ROUNDS_S_MIN
+        return await self._ask_all(suspect)
 
     async def _ask_all(self, suspect: str | None) -> str | None:
         tasks = {asyncio.create_task(self._ask(url)): url for url in self._nodes}

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
-from typing import Protocol
+from typing import Final, Protocol
 
 import aiohttp
 from aiohttp import web
@@ -36,6 +36,8 @@ from raftfs.limits import (
     RETRY_PAUSE_S_MIN,
     SLOW_S,
 )
+
+_LONGER: Final = 1.25  # each pause of a write that finds no leader: a new one is found little later than it is there
 
 
 class Local(Protocol):
@@ -168,7 +170,7 @@ class _Write:
             if call.remaining_s() <= pause_s:
                 raise self._given_up()
             await asyncio.sleep(pause_s)
-            pause_s = min(pause_s * 2, RETRY_PAUSE_S_MAX)
+            pause_s = min(pause_s * _LONGER, RETRY_PAUSE_S_MAX)
             self._asked.clear()
 
     def _check_again(self) -> None:
@@ -279,7 +281,7 @@ class _Write:
                 if self._is_over(now_s, moved_s, whole_s):
                     self._note_broken(f"{leader} did not answer in time")
                     raise self._given_up()
-                pause_s = RETRY_PAUSE_S_MAX
+                pause_s = FAILOVER_S
                 if await self._moved_from(leader) and not task.done():
                     self._note_broken(f"{leader} does not lead any more")
                     return None
