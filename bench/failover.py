@@ -1,56 +1,90 @@
-"""Seconds from SIGKILL of the leader to the next acknowledged write through the frontend."""
+"""How long a write through the frontend waits when the leader is killed, frozen or stopped.
+
+In each round the leader gets a signal, and a client begins a write at once, and again until one is acknowledged. A
+leader that is stopped in order (SIGTERM) goes on for a moment, so there writes follow each other until its process is
+gone, and the one that waited longest counts. All of it idle, and while other clients write.
+"""
 
 from __future__ import annotations
 
 import argparse
 import http.client
+import math
+import os
+import signal
 import statistics
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
+from bench import load
 from bench.machine import print_header, scratch, syncs_per_second
 from raftfs.testing import LocalCluster
 
+_SIGNALS = {"killed (SIGKILL)": signal.SIGKILL, "frozen (SIGSTOP)": signal.SIGSTOP, "stopped (SIGTERM)": signal.SIGTERM}
+_SIZE_BYTES = 4096
 _TIMEOUT_S = 30.0
+_GONE_S_MAX = 30.0
+_REST_S = 1.0  # between rounds: the next one has all three again
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--clients", type=int, default=16, help="of the load")
     parser.add_argument("--dir", type=Path, help="a directory on the disk to use")
     options = parser.parse_args()
     print_header()
     with scratch(options.dir) as dir:
-        syncs = syncs_per_second(dir, 4096)
+        print(f"fdatasync of {_SIZE_BYTES} bytes: {1000 / syncs_per_second(dir, _SIZE_BYTES):.2f} ms")
         with LocalCluster(nodes=3, dir=dir / "cluster") as cluster:
-            usual = [_write(cluster.url, f"/usual{number}") for number in range(50)]
-            seconds = [_kill_once(cluster, number) for number in range(options.rounds)]
-    print(f"fdatasync of 4096 bytes: {1000 / syncs:.2f} ms")
-    print(f"a write with everybody alive: median {statistics.median(usual) * 1000:.1f} ms")
-    print(f"SIGKILL of the leader to the next acknowledged write: {' '.join(f'{one:.3f}' for one in seconds)} s")
+            print("| the leader is | beside | median | p90 | worst | an ordinary write | rounds | load |")
+            print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+            for clients in (0, options.clients):
+                for what, number in _SIGNALS.items():
+                    with _load(cluster.url, clients):
+                        _measure(cluster, what, number, clients, options.rounds)
+
+
+def _measure(cluster: LocalCluster, what: str, number: int, clients: int, rounds: int) -> None:
+    time.sleep(_REST_S)
+    usual = statistics.median(_write(cluster.url, f"/usual-{what}-{clients}-{count}") for count in range(50))
+    seconds = sorted(_fail_once(cluster, number, f"{what}-{clients}-{round}") for round in range(rounds))
+    beside = f"{clients} clients that write" if clients else "nothing"
+    p90 = seconds[math.ceil(0.9 * len(seconds)) - 1]
+    figures = " | ".join(f"{one:.3f} s" for one in (statistics.median(seconds), p90, seconds[-1]))
     print(
-        f"median {statistics.median(seconds):.3f} s, worst {max(seconds):.3f} s of {len(seconds)}; "
-        f"median / usual write: {statistics.median(seconds) / statistics.median(usual):.0f}"
+        f"| {what} | {beside} | {figures} | {usual * 1000:.1f} ms | {rounds} | {os.getloadavg()[0]:.1f} |", flush=True
     )
 
 
-def _kill_once(cluster: LocalCluster, number: int) -> float:
-    """The write is begun when the leader has just died, and again until it is acknowledged."""
+def _fail_once(cluster: LocalCluster, number: int, name: str) -> float:
+    """Seconds that the write waited which waited longest."""
     leader = cluster.leader()
-    _write(cluster.url, f"/before{number}")
+    _write(cluster.url, f"/before-{name}")
     process = cluster.process(leader)
     assert process is not None
+    process.send(number)
+    waited = [_write_until_acknowledged(cluster.url, f"/after-{name}")]
+    while number == signal.SIGTERM and process.alive:
+        waited.append(_write_until_acknowledged(cluster.url, f"/after-{name}-{len(waited)}"))
+    if number == signal.SIGSTOP:
+        cluster.resume(leader)
+        cluster.wait_ready(leader)
+    else:
+        assert process.wait_gone(_GONE_S_MAX)
+        cluster.start(leader)
+    time.sleep(_REST_S)
+    return max(waited)
+
+
+def _write_until_acknowledged(url: str, path: str) -> float:
     begun = time.perf_counter()
-    process.send(9)
-    attempt = 0
-    while _write(cluster.url, f"/after{number}-{attempt}") < 0:
-        attempt += 1
-    elapsed_s = time.perf_counter() - begun
-    assert process.wait_gone(10)
-    cluster.start(leader)
-    time.sleep(1)  # let it catch up: the next round has all three again
-    return elapsed_s
+    tries = 0
+    while _write(url, f"{path}-{tries}") < 0:
+        tries += 1
+    return time.perf_counter() - begun
 
 
 def _write(url: str, path: str) -> float:
@@ -58,10 +92,22 @@ def _write(url: str, path: str) -> float:
     host, port = url.removeprefix("http://").split(":")
     begun = time.perf_counter()
     with closing(http.client.HTTPConnection(host, int(port), timeout=_TIMEOUT_S)) as connection:
-        connection.request("PUT", "/v1/files" + path, body=b"x" * 4096)
+        connection.request("PUT", "/v1/files" + path.replace(" ", "-"), body=b"x" * _SIZE_BYTES)
         answer = connection.getresponse()
         answer.read()
         return time.perf_counter() - begun if answer.status in (200, 201) else -1.0
+
+
+@contextmanager
+def _load(url: str, clients: int) -> Iterator[None]:
+    if not clients:
+        yield
+        return
+    with load.running(url, clients=clients, size_bytes=_SIZE_BYTES) as running:
+        yield
+    result = running.result
+    if result.errors:
+        print(f"(of the load's writes, {result.errors} of {result.count + result.errors} failed)")
 
 
 if __name__ == "__main__":
