@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 from raftfs.state import CommitFile, Envelope, MakeDirectory, Reader, StateMachine, encode
+from raftfs.versions import FORMAT_VERSION
 
 BATCH = 100
 FILE_BYTES = 4096
@@ -22,7 +23,10 @@ LOOKUPS = 20_000
 def main() -> None:
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 200
     with tempfile.TemporaryDirectory() as folder:
-        machine, reader = StateMachine(Path(folder) / "state.db"), Reader(Path(folder) / "state.db")
+        machine, reader = (
+            StateMachine(Path(folder) / "state.db", version=FORMAT_VERSION),
+            Reader(Path(folder) / "state.db"),
+        )
         directories = [MakeDirectory(f"/a/b{number}", parents=True) for number in range(DIRECTORIES)]
         machine.apply(1, 1, [encode(Envelope(command, 1)) for command in directories])
         entries = [[commit(entry * BATCH + number) for number in range(BATCH)] for entry in range(count)]

@@ -9,7 +9,7 @@ import typer
 from raftfs_cli import connection, output
 
 if TYPE_CHECKING:
-    from raftfs.models import ClusterStatus
+    from raftfs.models import ClusterStatus, FormatRange
 
 app = typer.Typer(no_args_is_help=True, help="The members of a cluster.")
 
@@ -32,19 +32,32 @@ def status(json: output.Json = False, endpoint: connection.Endpoint = None, time
 def _lines(found: ClusterStatus) -> list[str]:
     leader = found.leader.id if found.leader else "none"
     health = "yes" if found.quorum else "NO (nothing can be written, and only stale reads are answered)"
-    rows = [
+    rows: list[tuple[object, ...]] = [
         (
             member.id,
             member.role,
             "yes" if member.reachable else "NO",
             *("-" if value is None else value for value in (member.applied_index, member.lag, member.missing_chunks)),
+            _formats(member.formats),
             member.url,
             member.peer,
         )
         for member in found.members
     ]
-    head = ("ID", "ROLE", "REACHABLE", "APPLIED", "LAG", "MISSING", "URL", "PEER")
+    head = ("ID", "ROLE", "REACHABLE", "APPLIED", "LAG", "MISSING", "FORMATS", "URL", "PEER")
     return [
-        f"cluster {found.cluster_id}: leader {leader}, term {found.term}, revision {found.revision}, quorum {health}",
+        f"cluster {found.cluster_id}: leader {leader}, term {found.term}, revision {found.revision}, "
+        f"format {'-' if found.format is None else found.format}, quorum {health}",
         *output.columns([head, *rows], right=[3, 4, 5]),
+        *(
+            f"{member.id} refuses the node that answered: {member.refused}"
+            for member in found.members
+            if member.refused
+        ),
     ]
+
+
+def _formats(understood: FormatRange | None) -> str:
+    if understood is None:
+        return "-"
+    return str(understood.max) if understood.min == understood.max else f"{understood.min}-{understood.max}"

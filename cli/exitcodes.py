@@ -14,6 +14,7 @@ CONFLICT: Final = 4
 UNAVAILABLE: Final = 5
 UNKNOWN_OUTCOME: Final = 6
 DENIED: Final = 7
+OTHER_VERSION: Final = 8
 INTERRUPTED: Final = 130
 BROKEN_PIPE: Final = 141
 
@@ -29,10 +30,13 @@ _BY_ERROR: Final[list[tuple[type[Exception], int]]] = [
     (errors.KeyReused, CONFLICT),
     (errors.Unavailable, UNAVAILABLE),
     (errors.DeadlineExceeded, UNAVAILABLE),
+    (errors.UpgradeUnfinished, CONFLICT),
     (errors.Unauthorized, DENIED),
     (errors.Forbidden, DENIED),
     (errors.InvalidRequest, USAGE),
     (errors.ConfigError, USAGE),
+    (errors.DataTooNew, OTHER_VERSION),
+    (errors.DataTooOld, OTHER_VERSION),
 ]
 
 

@@ -91,6 +91,7 @@ class NodeConfig(_Config):
     backfill_period_s: float = Field(default=limits.BACKFILL_PERIOD_S_DEFAULT, gt=0)
     journal_segment_bytes: int = Field(default=limits.JOURNAL_SEGMENT_BYTES, ge=4096, le=2**30)
     journal_segments_kept: int = Field(default=limits.JOURNAL_SEGMENTS_KEPT, ge=2, le=1000)
+    auto_switch: bool = True
     log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
 
     @model_validator(mode="after")

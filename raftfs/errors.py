@@ -124,6 +124,14 @@ class Conflict(RaftfsError):
     title = "The change conflicts with the present state"
 
 
+class UpgradeUnfinished(RaftfsError):
+    """Some members run older code, so the cluster does not do yet what only the newer code can."""
+
+    code = "upgrade_unfinished"
+    status = 409
+    title = "The cluster's upgrade is not finished"
+
+
 class PreconditionFailed(RaftfsError):
     code = "precondition_failed"
     status = 412
@@ -225,6 +233,11 @@ class ConfigError(RaftfsError, ValueError):
 class DataTooNew(RaftfsError):
     code = "data_too_new"
     title = "The data was written by a newer raftfs"
+
+
+class DataTooOld(RaftfsError):
+    code = "data_too_old"
+    title = "The data was written by a raftfs that is too old for this one"
 
 
 def _all(cls: type[RaftfsError]) -> list[type[RaftfsError]]:

@@ -86,6 +86,11 @@ CHUNK_RETRY_S_MIN: Final = 0.05
 CHUNK_RETRY_S_MAX: Final = 1.0
 STATUS_S_MAX: Final = 0.5
 
+# Format versions.
+FORMING_S_MAX: Final = 2.0  # a new cluster waits this long for members that have not said what they understand
+FORMING_POLL_S: Final = 0.05
+UPGRADE_POLL_S: Final = 1.0
+
 # Work inside a node.
 CHUNK_THREADS: Final = 8
 UPLOADS_WAITING_MAX: Final = 1000

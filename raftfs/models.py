@@ -54,8 +54,16 @@ class LeaderRef(_Answer):
     url: str
 
 
+class FormatRange(_Answer):
+    """Format versions, both included."""
+
+    min: int
+    max: int
+
+
 class Member(_Answer):
-    """``lag`` is in log entries behind the leader's commit; None where this node cannot know."""
+    """``lag`` is in log entries behind the leader's commit; ``formats`` are those that its code understands;
+    ``refused`` says why it does not listen to the node that answers. None where this node cannot know."""
 
     id: str
     url: str
@@ -65,9 +73,13 @@ class Member(_Answer):
     applied_index: int | None
     lag: int | None
     missing_chunks: int | None
+    formats: FormatRange | None = None
+    refused: str | None = None
 
 
 class ClusterStatus(_Answer):
+    """``format`` is the format version that is active, 0 while the cluster is being formed."""
+
     cluster_id: str
     revision: int
     term: int
@@ -76,6 +88,7 @@ class ClusterStatus(_Answer):
     quorum: bool
     state_hash: str | None = None
     applied_index: int | None = None
+    format: int | None = None
 
 
 class Problem(_Answer):

@@ -73,6 +73,10 @@ class _Gauges:
         self._quorum = gauge("raft_has_quorum", "1 if this node sees a quorum")
         self._commit = gauge("raft_commit_index", "Index of the last entry known to be committed")
         self._applied = gauge("raft_applied_index", "Index of the last entry applied here")
+        self._format = gauge("format_version", "Format version that is active here")
+        self._format_max = gauge(
+            "member_format_version_max", "Newest format that a member's code understands", "member"
+        )
         self._revision = gauge("revision", "Revision of the namespace here")
         self._lag = gauge("member_lag_entries", "Entries that a member is behind the commit index", "member")
         self._missing = gauge("member_missing_chunks", "Chunks that a member has still to fetch", "member")
@@ -84,12 +88,15 @@ class _Gauges:
         self._has_leader.set(status.leader is not None)
         self._quorum.set(status.quorum)
         self._revision.set(status.revision)
-        for per_member in (self._lag, self._missing, self._reachable):
+        self._format.set(status.format or 0)
+        for per_member in (self._lag, self._missing, self._reachable, self._format_max):
             per_member.clear()
         for member in status.members:
             self._reachable.labels(member.id).set(member.reachable)
             if member.lag is not None:
                 self._lag.labels(member.id).set(member.lag)
+            if member.formats is not None:
+                self._format_max.labels(member.id).set(member.formats.max)
             if member.missing_chunks is not None:
                 self._missing.labels(member.id).set(member.missing_chunks)
             if member.id == me and member.applied_index is not None:

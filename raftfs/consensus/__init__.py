@@ -8,6 +8,7 @@ acknowledged, counted or applied before it is durable on this node, that a match
 outcome is called known, or that bytes from the network or the disk are unpickled.
 """
 
+from raftfs.consensus.compatibility import our_versions
 from raftfs.consensus.guard import NO_OP
 from raftfs.consensus.journal import Journal
 from raftfs.consensus.member import Applier, Consensus, ConsensusStatus, Entry, LogSizes, PeerStatus
@@ -23,5 +24,6 @@ __all__ = [
     "LogSizes",
     "PeerStatus",
     "PeerTransport",
+    "our_versions",
     "tls_contexts",
 ]

@@ -2,15 +2,14 @@
 
 Field names follow the Raft paper (figure 2). ``seq`` counts the appends that a process sends to one peer; a reset
 that answers an older one than the last reset is stale. Entries carry their term; their index follows from ``prev``.
+
+Fields that come later stand at the end, with a default: older code skips them. A message that older code does not know
+raises ``raftfs.versions.PROTOCOL_VERSION``, and is sent only to members whose greeting says that they speak it.
 """
 
 from __future__ import annotations
 
-from typing import Final
-
 import msgspec
-
-PROTOCOL_VERSION: Final = 1
 
 
 class ProtocolViolation(Exception):

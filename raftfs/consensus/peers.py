@@ -22,6 +22,7 @@ import msgspec
 
 from raftfs.config import split_address
 from raftfs.consensus import messages as m
+from raftfs.consensus.compatibility import Versions, disagreement, our_versions
 from raftfs.consensus.frames import Connection
 from raftfs.consensus.rpc import BulkClient, BulkServer, Handler
 from raftfs.errors import Unavailable
@@ -39,20 +40,22 @@ _KEEPALIVE_S: Final = 5
 _UNACKED_MS_MAX: Final = 10_000  # TCP gives a connection up if nothing that was sent is acknowledged for this long
 
 
-class Hello(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """First frame of a connection."""
+class Hello(msgspec.Struct, frozen=True):
+    """First frame of a connection. Like its answer it is read by code of any age: what it does not know it skips, and
+    what comes later has a default."""
 
-    protocol: int
     cluster_id: str
     sender: str
     receiver: str
     channel: Channel
+    versions: Versions
 
 
 class Welcome(msgspec.Struct, frozen=True):
     """Its answer; ``refused`` says why, None if the connection stands."""
 
     refused: str | None = None
+    versions: Versions | None = None
 
 
 @dataclass(slots=True)
@@ -82,7 +85,8 @@ class Callbacks:
 class PeerTransport:
     """``members``: id → ``host:port`` of every member, this one too. ``tls``: contexts (server, client) or None.
 
-    The client context must check host names; the server one must demand certificates.
+    The client context must check host names; the server one must demand certificates. ``versions``: what this member
+    says of itself in each greeting.
     """
 
     def __init__(
@@ -93,8 +97,10 @@ class PeerTransport:
         members: Mapping[str, str],
         listen: str | None = None,
         tls: tuple[ssl.SSLContext, ssl.SSLContext] | None = None,
+        versions: Callable[[], Versions] = our_versions,
     ) -> None:
         self._me = me
+        self._versions = versions
         self._cluster_id = cluster_id
         self._listen = split_address(listen or members[me])
         self._tls = tls
@@ -203,7 +209,7 @@ class PeerTransport:
             connection.abort()
             return
         refused = self._check_hello(hello, connection)
-        connection.send(msgspec.msgpack.encode(Welcome(refused)))
+        connection.send(msgspec.msgpack.encode(Welcome(refused, self._versions())))
         if refused is not None:
             log.warning("refused %s on the peer port: %s", connection.extra("peername"), refused)
             connection.close()
@@ -228,8 +234,6 @@ class PeerTransport:
 
     def _check_hello(self, hello: Hello, connection: Connection) -> str | None:
         """Why this connection is refused, or None."""
-        if hello.protocol != m.PROTOCOL_VERSION:
-            return f"peer protocol {hello.protocol} is not spoken here, only {m.PROTOCOL_VERSION}"
         if hello.cluster_id != self._cluster_id:
             return f"this is cluster {self._cluster_id!r}, not {hello.cluster_id!r}"
         if hello.receiver != self._me:
@@ -238,7 +242,7 @@ class PeerTransport:
             return f"{hello.sender!r} is not a member of this cluster"
         if self._tls is not None and hello.sender not in _certified_names(connection):
             return f"the certificate does not name {hello.sender!r}"
-        return None
+        return disagreement(self._me, self._versions(), hello.sender, hello.versions)
 
     def _raft_frame(self, connection: Connection, peer: str, raw: bytes) -> None:
         try:
@@ -294,17 +298,20 @@ class PeerTransport:
                     lambda: connection, host, port, ssl=client_tls, server_hostname=peer.id if client_tls else None
                 )
                 _tune(connection)
-                hello = Hello(m.PROTOCOL_VERSION, self._cluster_id, self._me, peer.id, channel)
+                hello = Hello(self._cluster_id, self._me, peer.id, channel, self._versions())
                 connection.send(msgspec.msgpack.encode(hello))
                 welcome = msgspec.msgpack.decode(await _uncancelled(welcomed), type=Welcome)
         except (OSError, ssl.SSLError, TimeoutError, msgspec.MsgspecError) as error:
             log.debug("cannot reach member %s at %s:%d: %s", peer.id, host, port, error)
             connection.abort()
             return None
-        if welcome.refused is not None and peer.refused != welcome.refused:
-            log.error("member %s refused this node: %s", peer.id, welcome.refused)
-        peer.refused = welcome.refused
-        if welcome.refused is not None:
+        refused = welcome.refused
+        if refused is None and welcome.versions is not None:
+            refused = disagreement(self._me, self._versions(), peer.id, welcome.versions)
+        if refused is not None and peer.refused != refused:
+            log.error("member %s refused this node: %s", peer.id, refused)
+        peer.refused = refused
+        if refused is not None:
             connection.abort()
             return None
         connection.frame_bytes_max = PEER_FRAME_BYTES_MAX

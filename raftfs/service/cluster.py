@@ -12,18 +12,22 @@ import msgspec
 from raftfs import limits
 from raftfs.config import NodeConfig
 from raftfs.errors import RaftfsError
-from raftfs.models import ClusterStatus, LeaderRef, Member
+from raftfs.models import ClusterStatus, FormatRange, LeaderRef, Member
 from raftfs.service.ports import ConsensusPort, TransportPort
 from raftfs.state import Reader
+from raftfs.versions import FORMAT_VERSION, FORMAT_VERSION_MIN, UNDECIDED
 
 
 class NodeStatus(msgspec.Struct, frozen=True, array_like=True):
-    """What a member tells the others about itself (``status`` on the peer port)."""
+    """What a member tells the others about itself (``status`` on the peer port). ``format_min`` and ``format_max``: the
+    formats that its code understands."""
 
     applied_index: int
     commit_index: int
     revision: int
     missing_chunks: int | None
+    format_min: int
+    format_max: int
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -64,10 +68,7 @@ class Cluster:
 
     async def status(self) -> ClusterStatus:
         """Asks every member at once and waits a short time; those that do not answer are unreachable."""
-        here = self._here()
-        others = [member.id for member in self._config.members if member.id != self.node_id]
-        answers = dict(zip(others, await asyncio.gather(*map(self._ask, others)), strict=True))
-        answers[self.node_id] = here
+        answers = await self.ask_all()
         status, applied = self._consensus.status(), self._reader.applied()
         commit = max(answer.commit_index for answer in answers.values() if answer is not None)
         return ClusterStatus(
@@ -79,9 +80,17 @@ class Cluster:
             quorum=status.quorum,
             state_hash=applied.state_hash.hex(),
             applied_index=applied.index,
+            format=applied.version,
         )
 
+    async def ask_all(self) -> dict[str, NodeStatus | None]:
+        """What each member says of itself now, this one too; None for those that do not answer in a short time."""
+        others = [member.id for member in self._config.members if member.id != self.node_id]
+        answers = dict(zip(others, await asyncio.gather(*map(self._ask, others)), strict=True))
+        return {**answers, self.node_id: self._here()}
+
     def _member(self, name: str, url: str, peer: str, answer: NodeStatus | None, commit: int) -> Member:
+        link = self._consensus.status().peers.get(name)
         return Member(
             id=name,
             url=url,
@@ -91,11 +100,16 @@ class Cluster:
             applied_index=None if answer is None else answer.applied_index,
             lag=None if answer is None else max(commit - answer.applied_index, 0),
             missing_chunks=None if answer is None else answer.missing_chunks,
+            formats=None if answer is None else FormatRange(min=answer.format_min, max=answer.format_max),
+            refused=None if link is None else link.refused,
         )
 
     def _here(self) -> NodeStatus:
         applied = self._reader.applied()
-        return NodeStatus(applied.index, self._consensus.commit_index, applied.revision, self._missing_chunks())
+        return NodeStatus(
+            applied.index, self._consensus.commit_index, applied.revision, self._missing_chunks(),
+            format_min=FORMAT_VERSION_MIN, format_max=FORMAT_VERSION,
+        )  # fmt: skip
 
     async def _on_status(self, peer: str, payload: bytes) -> bytes:
         return _encoder.encode(self._here())
@@ -115,6 +129,7 @@ class Cluster:
             ("leader", status.leader_id is not None, f"leader: {status.leader_id or 'none known'}"),
             ("quorum", *self._heard(status.quorum)),
             ("lag", lag <= limits.READY_LAG_ENTRIES_MAX, f"{lag} committed entries are not applied yet"),
+            ("format", *_formed(self._reader.applied().version)),
             ("disk", *_disk(self._config.data_dir)),
         ]
 
@@ -125,6 +140,11 @@ class Cluster:
         if self.is_leader:
             return quorum, "a majority answers this leader" if quorum else "no majority answers this leader"
         return contact_s is not None and contact_s <= most_s, f"a leader with a quorum: {heard}"
+
+
+def _formed(version: int) -> tuple[bool, str]:
+    formed = version != UNDECIDED
+    return formed, f"format {version}" if formed else "the cluster is being formed, its members agree on no format yet"
 
 
 def _disk(path: Path) -> tuple[bool, str]:

@@ -23,7 +23,7 @@ from raftfs import fsync
 from raftfs.api import make_app
 from raftfs.chunks import ChunkStore
 from raftfs.config import NodeConfig
-from raftfs.consensus import Consensus, Entry, LogSizes, PeerTransport, tls_contexts
+from raftfs.consensus import Consensus, Entry, LogSizes, PeerTransport, our_versions, tls_contexts
 from raftfs.errors import ConfigError, CorruptData, StorageFull
 from raftfs.frontend import Directory, Forwarder
 from raftfs.frontend.upstream import Upstream
@@ -42,7 +42,7 @@ class Node:
     """One server inside your own asyncio program: ``async with Node(NodeConfig(...)) as node: await node.wait()``.
 
     Entering raises ConfigError (wrong configuration or data directory), CorruptData (damage on disk, naming the file),
-    DataTooNew, or OSError (a port that cannot be had).
+    DataTooNew or DataTooOld (other code wrote the data), or OSError (a port that cannot be had).
     """
 
     def __init__(self, config: NodeConfig) -> None:
@@ -108,6 +108,7 @@ class Node:
             members={member.id: member.peer for member in config.members},
             listen=config.peer_listen,
             tls=_tls(config),
+            versions=lambda: our_versions(state.version),
         )
         self._consensus = Consensus(
             me=config.id,

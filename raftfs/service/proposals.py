@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -10,7 +11,9 @@ import msgspec
 from raftfs import errors, limits
 from raftfs.chunks import hash_chunk
 from raftfs.service.ports import Clock, ConsensusPort
+from raftfs.state import required_version
 from raftfs.state.commands import Code, Command, CommitFile, Envelope, Result, encode
+from raftfs.versions import UNDECIDED
 
 REFUSALS: Final[dict[Code, type[errors.RaftfsError]]] = {
     Code.NOT_FOUND: errors.NotFound,
@@ -47,8 +50,11 @@ def check(result: Result) -> Result:
 class Proposer:
     """Puts commands into the replicated log and waits for what they did."""
 
-    def __init__(self, consensus: ConsensusPort, clock: Clock, timeout_s: float) -> None:
+    def __init__(
+        self, consensus: ConsensusPort, clock: Clock, timeout_s: float, *, active_version: Callable[[], int]
+    ) -> None:
         self._consensus, self._clock, self._timeout_s = consensus, clock, timeout_s
+        self._active_version, self._version = active_version, UNDECIDED
 
     def timeout_s(self, asked: float | None) -> float:
         """The caller's timeout or the node's."""
@@ -67,10 +73,13 @@ class Proposer:
         """The result of a command that was done; one that was refused raises its error.
 
         ``key`` is the idempotency key and ``mark`` the fingerprint that goes with it. Raises also what consensus
-        raises: NotLeader, Unavailable, Overloaded, UnknownOutcome.
+        raises: NotLeader, Unavailable, Overloaded, UnknownOutcome; and UpgradeUnfinished if the cluster's format is too
+        old for the command.
         """
         self.require_leader()
-        data = encode(Envelope(command=command, time_ms=self._clock.wall_ms(), key=key, fingerprint=mark))
+        needed = self._require_version(command)
+        envelope = Envelope(command, self._clock.wall_ms(), key=key, fingerprint=mark, format=needed)
+        data = encode(envelope)
         if len(data) > limits.COMMAND_BYTES_MAX:
             raise errors.TooLarge(
                 f"the command takes {len(data)} bytes, at most {limits.COMMAND_BYTES_MAX} are allowed",
@@ -78,6 +87,24 @@ class Proposer:
             )
         result: Result = await self._consensus.propose(data, timeout_s=self.timeout_s(timeout_s))
         return check(result)
+
+    def _require_version(self, command: Command) -> int:
+        """The format that the command needs, if it is active. It only ever rises, so what was seen once will do."""
+        needed = required_version(command)
+        if needed > self._version:
+            self._version = self._active_version()
+        if needed <= self._version:
+            return needed
+        if self._version == UNDECIDED:
+            raise errors.Unavailable(
+                "the cluster is being formed: its members have not agreed on a format yet",
+                outcome="not_applied", retry_after_s=limits.FAILOVER_S,
+            )  # fmt: skip
+        raise errors.UpgradeUnfinished(
+            f"this needs format {needed}, the cluster has {self._version}: it switches when every member runs a raftfs "
+            f"that understands format {needed}",
+            outcome="not_applied",
+        )
 
     async def everywhere(self, timeout_s: float | None) -> None:
         """For ``ack="all"``: wait until every member's log durably holds all that is committed by now.

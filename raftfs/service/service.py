@@ -16,6 +16,7 @@ from raftfs.service.repair import Backfill, Collector, Expiry, periodically
 from raftfs.service.replicas import Replicas
 from raftfs.service.snapshots import SnapshotFetcher, SnapshotSource
 from raftfs.service.uploads import Uploads, UploadSettings
+from raftfs.service.versions import VersionGate
 from raftfs.service.workers import Background, ReaderThread, Workers
 from raftfs.state import Reader
 
@@ -36,7 +37,7 @@ class Service:
         self._reader = open_reader()
         self._lists = ReaderThread(open_reader, Reader.close, "raftfs-lists")
         self._housekeeping = ReaderThread(open_reader, Reader.close, "raftfs-housekeeping")
-        proposer = Proposer(consensus, clock, deadline_s)
+        proposer = Proposer(consensus, clock, deadline_s, active_version=lambda: self._reader.applied().version)
         self.replicas = Replicas(
             me=config.id, peers=peers, store=chunks, transport=transport, clock=clock,
             workers=self._workers, background=self._background,
@@ -67,13 +68,18 @@ class Service:
             config=config, consensus=consensus, transport=transport, reader=self._reader,
             missing_chunks=lambda: self.backfill.missing_at_most(self._reader.newest_chunk()),
         )  # fmt: skip
+        self._gate = VersionGate(
+            reader=self._reader, consensus=consensus, cluster=self.cluster, proposer=proposer, clock=clock,
+            hold=not config.auto_switch,
+        )  # fmt: skip
 
     async def start(self) -> None:
-        """Begin backfill, collection and expiry."""
+        """Begin backfill, collection, expiry, and what keeps the format version."""
         fill_s, collect_s = self._config.backfill_period_s, self._config.collect_period_s
         self._background.spawn(periodically(fill_s, self.backfill.round, "backfill"), "backfill")
         self._background.spawn(periodically(collect_s, self.collector.round, "collection"), "collection")
         self._background.spawn(periodically(collect_s, self.expiry.round, "upload expiry"), "upload expiry")
+        self._background.spawn(self._gate.run(), "format version")
 
     async def stop(self) -> None:
         """End everything that was started here; requests must have ended before."""

@@ -23,6 +23,7 @@ from raftfs.state.commands import (
     Result,
     SetMetadata,
     Stat,
+    SwitchVersion,
     UploadAbort,
     UploadBegin,
     UploadChunk,
@@ -37,6 +38,7 @@ from raftfs.state.listing import cursor_revision
 from raftfs.state.machine import StateMachine
 from raftfs.state.reader import Reader
 from raftfs.state.schema import Applied
+from raftfs.state.versions import required_version
 
 __all__ = [
     "Applied",
@@ -56,6 +58,7 @@ __all__ = [
     "SetMetadata",
     "Stat",
     "StateMachine",
+    "SwitchVersion",
     "UploadAbort",
     "UploadBegin",
     "UploadChunk",
@@ -67,4 +70,5 @@ __all__ = [
     "decode_envelope",
     "decode_result",
     "encode",
+    "required_version",
 ]

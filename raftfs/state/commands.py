@@ -2,17 +2,15 @@
 
 Every field that decides an outcome travels inside the command, time included, so that all nodes compute the same.
 Paths are in the normal form of ``raftfs.paths``. A command's encoding is an array tagged with its class name; new
-fields are added at the end with a default, and a new command or field raises ``FORMAT_VERSION``.
+fields are added at the end with a default. A new command or field raises ``FORMAT_VERSION`` and is entered in
+``raftfs.state.versions``.
 """
 
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Final
 
 import msgspec
-
-FORMAT_VERSION: Final = 1
 
 
 class _Data(msgspec.Struct, frozen=True, array_like=True):
@@ -125,9 +123,17 @@ class UploadExpire(_Command, frozen=True):
     """Drop every upload that expired before this command's time."""
 
 
+class SwitchVersion(_Command, frozen=True):
+    """From here on, the log is judged by format ``version``. Refused if the format is not ``present`` (0: none was
+    chosen yet), or not older. A node that does not understand ``version`` stops."""
+
+    present: int
+    version: int
+
+
 Command = (
     MakeDirectory | Remove | CommitFile | Rename | Copy | SetMetadata
-    | UploadBegin | UploadChunk | UploadAbort | UploadExpire
+    | UploadBegin | UploadChunk | UploadAbort | UploadExpire | SwitchVersion
 )  # fmt: skip
 
 
@@ -135,13 +141,15 @@ class Envelope(_Data, frozen=True):
     """What is proposed: a command, the leader's clock, and the idempotency key with the fingerprint of its request.
 
     ``time_ms`` is made monotonic by the state machine. A key that was seen with another fingerprint gives KEY_REUSED;
-    with the same one, the stored result is given again and nothing changes.
+    with the same one, the stored result is given again and nothing changes. ``format``: the format version in which the
+    command means what it says; under an older one it is INVALID, also for code that does not know why.
     """
 
     command: Command
     time_ms: int
     key: str | None = None
     fingerprint: bytes = b""
+    format: int = 1
 
 
 class Code(IntEnum):
@@ -221,6 +229,24 @@ _result_decoder = msgspec.msgpack.Decoder(Result)
 def encode(value: Envelope | Result) -> bytes:
     """The one encoding, the same on every node."""
     return _encoder.encode(value)
+
+
+def hashed(result: Result) -> bytes:
+    """What the state hash covers of a result: its fields as of format 1, named one by one, because code that knows
+    more fields runs beside code that does not; and without ``detail``, whose words change from release to release."""
+    stat, upload = result.stat, result.upload
+    return _encoder.encode(
+        (
+            result.code,
+            result.revision,
+            result.replayed,
+            stat and (
+                stat.path, stat.is_directory, stat.inode, stat.size, stat.revision, stat.created_ms, stat.modified_ms,
+                stat.content_type, stat.metadata,
+            ),
+            upload and (upload.id, upload.path, upload.offset, upload.expires_at_ms),
+        )
+    )  # fmt: skip
 
 
 def decode_envelope(data: bytes) -> Envelope:

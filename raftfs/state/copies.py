@@ -25,7 +25,8 @@ def copy_database(source: Path, target: Path) -> None:
 
 
 def check_copy(path: Path) -> Applied:
-    """Look through a copy (blocking) and say how far it is. Raises CorruptData or DataTooNew if it is of no use."""
+    """Look through a copy (blocking) and say how far it is. Raises CorruptData, DataTooNew or DataTooOld if it
+    is of no use."""
     db = open_reader(path)
     try:
         found = db.execute("PRAGMA quick_check(1)").fetchone()[0]

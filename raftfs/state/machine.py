@@ -13,6 +13,7 @@ import msgspec
 from blake3 import blake3
 
 from raftfs import fsync, limits
+from raftfs.errors import DataTooNew, DataTooOld
 from raftfs.state.commands import (
     Code,
     CommitFile,
@@ -23,30 +24,36 @@ from raftfs.state.commands import (
     Rename,
     Result,
     SetMetadata,
+    SwitchVersion,
     UploadAbort,
     UploadBegin,
     UploadChunk,
     UploadExpire,
     decode_envelope,
     encode,
+    hashed,
 )
 from raftfs.state.moves import Moves
 from raftfs.state.refusals import Refused, check_range
-from raftfs.state.schema import Meta, load_meta, open_writer, store_meta, translate
+from raftfs.state.schema import Meta, load_meta, open_writer, set_version, store_meta, translate
 from raftfs.state.sessions import Sessions
 from raftfs.state.tree import Tree
 from raftfs.state.uploads import Uploads
+from raftfs.state.versions import required_version
+from raftfs.versions import FORMAT_VERSION, FORMAT_VERSION_MIN, UNDECIDED
 
 
 class StateMachine:
     """The one writer of a state database. Use it from one thread at a time.
 
-    Raises DataTooNew if a newer raftfs wrote the file, CorruptData (naming the file) if it is damaged.
+    ``version``: with which format a new database begins. A node's begins undecided, because its log says which.
+    Raises DataTooNew or DataTooOld if this code does not understand the file, CorruptData (naming the file) if it is
+    damaged.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, version: int = UNDECIDED) -> None:
         self._path = path.absolute()
-        self._db = open_writer(self._path)
+        self._db = open_writer(self._path, version)
         self._meta = load_meta(self._db)
         self._committed = self._meta.applied()
         uploads = Uploads(self._db, self._meta)
@@ -64,6 +71,7 @@ class StateMachine:
             UploadChunk: uploads.chunk,
             UploadAbort: uploads.abort,
             UploadExpire: uploads.expire,
+            SwitchVersion: self._switch_version,
         }
 
     @property
@@ -86,12 +94,18 @@ class StateMachine:
         """32 bytes: equal on two nodes that applied the same entries with the same results."""
         return self._committed.state_hash
 
+    @property
+    def version(self) -> int:
+        """The format version by which the log is judged after the last committed entry."""
+        return self._committed.version
+
     def apply(self, index: int, term: int, commands: Sequence[bytes]) -> list[Result]:
         """Apply one entry in one transaction; returns a result for each of its commands (encoded envelopes).
 
         An entry at or below the applied index is skipped: []. A user's mistake is a result, never an exception.
         Raises ValueError if entries are missing before this one, StorageFull if the disk is full, CorruptData if the
-        database is damaged, anything else is a bug; whatever is raised, nothing of the entry was applied.
+        database is damaged, DataTooNew or DataTooOld if the entry switches to a format that this code does not
+        understand, anything else is a bug; whatever is raised, nothing of the entry was applied.
         """
         if index <= self._committed.index:
             return []
@@ -133,43 +147,48 @@ class StateMachine:
         self._db.close()
 
     def _apply_all(self, index: int, term: int, commands: Sequence[bytes]) -> list[Result]:
-        hashed = [self._meta.state_hash, index.to_bytes(8, "big"), term.to_bytes(8, "big")]
+        covered = [self._meta.state_hash, index.to_bytes(8, "big"), term.to_bytes(8, "big")]
         results = []
         for command in commands:
-            result, encoded = self._apply_one(command)
+            result = self._apply_one(command)
             results.append(result)
             # Commands are hashed beside their results: two nodes with different bytes in a file must not agree.
-            hashed += (len(command).to_bytes(8, "big"), command, len(encoded).to_bytes(8, "big"), encoded)
+            for part in (command, hashed(result)):
+                covered += (len(part).to_bytes(8, "big"), part)
+        covered.append(self._meta.version.to_bytes(8, "big"))
         self._sessions.prune()
         self._meta.applied_index = index
         self._meta.applied_term = term
-        self._meta.state_hash = blake3(b"".join(hashed)).digest()
+        self._meta.state_hash = blake3(b"".join(covered)).digest()
         store_meta(self._db, self._meta)
         return results
 
-    def _apply_one(self, data: bytes) -> tuple[Result, bytes]:
+    def _apply_one(self, data: bytes) -> Result:
         try:
             envelope = decode_envelope(data)
         except (msgspec.MsgspecError, ValueError, RecursionError):
             # The library's own words are left out: they may differ between its versions, and results must not.
-            result = Result(Code.INVALID, self._meta.revision, detail="the command cannot be decoded")
-            return result, encode(result)
+            return Result(Code.INVALID, self._meta.revision, detail="the command cannot be decoded")
+        needed = max(envelope.format, required_version(envelope.command))
+        if needed > self._meta.version:
+            # As for code that cannot decode it: neither time nor key are looked at.
+            return Result(
+                Code.INVALID, self._meta.revision, detail=f"needs format {needed}, active is {self._meta.version}"
+            )
         written = self._db.total_changes
         try:
             replayed = self._admit(envelope)
             if replayed is not None:
-                return replayed, encode(replayed)
+                return replayed
         except Refused as refused:
-            result = self._refusal(refused, written)
-            return result, encode(result)
+            return self._refusal(refused, written)
         try:
             result = self._handlers[type(envelope.command)](envelope.command)
         except Refused as refused:
             result = self._refusal(refused, written)
-        encoded = encode(result)
         if envelope.key is not None:
-            self._sessions.remember(envelope.key, envelope.fingerprint, result.code, encoded)
-        return result, encoded
+            self._sessions.remember(envelope.key, envelope.fingerprint, result.code, encode(result))
+        return result
 
     def _admit(self, envelope: Envelope) -> Result | None:
         """Move the clock, and give the outcome that is already known. Raises Refused."""
@@ -179,6 +198,26 @@ class StateMachine:
             return None
         self._sessions.check_key(envelope.key, envelope.fingerprint)
         return self._sessions.replay(envelope.key, envelope.fingerprint)
+
+    def _switch_version(self, command: SwitchVersion) -> Result:
+        present, version = command.present, command.version
+        if present != self._meta.version:
+            raise Refused(Code.PRECONDITION_FAILED, f"format {self._meta.version} is active, not {present}")
+        if version <= present:
+            raise Refused(Code.INVALID, f"format {version} is not newer than format {present}, which is active")
+        if version > FORMAT_VERSION:
+            raise DataTooNew(
+                f"the cluster switches to format {version}, this raftfs understands up to {FORMAT_VERSION}: "
+                f"install one that understands format {version}"
+            )
+        if version < FORMAT_VERSION_MIN:
+            raise DataTooOld(
+                f"the log begins with format {version}, this raftfs understands {FORMAT_VERSION_MIN} to "
+                f"{FORMAT_VERSION}: let this node catch up with one that understands format {version}"
+            )
+        set_version(self._db, present, version)
+        self._meta.version = version
+        return Result(Code.OK, self._meta.revision)
 
     def _refusal(self, refused: Refused, written: int) -> Result:
         if self._db.total_changes != written:

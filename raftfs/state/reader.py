@@ -63,9 +63,11 @@ class Reader:
             yield
 
     def applied(self) -> Applied:
-        """Index, term, revision and state hash of the last committed entry."""
+        """Index, term, revision, state hash and format version after the last committed entry."""
         with self._snapshot:
-            row = self._db.execute("SELECT applied_index, applied_term, revision, state_hash FROM meta").fetchone()
+            row = self._db.execute(
+                "SELECT applied_index, applied_term, revision, state_hash, user_version FROM meta, pragma_user_version"
+            ).fetchone()
         return Applied._make(row)
 
     def stat(self, path: str, revision: int | None = None) -> Stat | None:

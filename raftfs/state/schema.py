@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from raftfs.errors import CorruptData, DataTooNew, RaftfsError, StorageFull
+from raftfs.errors import CorruptData, DataTooNew, DataTooOld, RaftfsError, StorageFull
 from raftfs.limits import STATE_READER_CACHE_BYTES, STATE_WAL_BYTES, STATE_WRITER_CACHE_BYTES
-from raftfs.state.commands import FORMAT_VERSION
+from raftfs.state.versions import LAYOUT_CHANGES
+from raftfs.versions import FORMAT_VERSION, FORMAT_VERSION_MIN, UNDECIDED
 
 ROOT_INODE: Final = 1
 INTEGER_MAX: Final = 2**63 - 1
@@ -25,6 +26,8 @@ _PAGE_BYTES: Final = 4096
 _BUSY_S: Final = 1.0  # only a checkpoint ever waits, for readers; it has another way to be durable
 _STATEMENTS_CACHED: Final = 256
 
+# The layout of FORMAT_VERSION_MIN; LAYOUT_CHANGES make later ones of it. The format version itself is SQLite's
+# user_version, so that code of any age finds it where it looks first.
 _TABLES: Final = (
     """CREATE TABLE meta (
         id INTEGER PRIMARY KEY CHECK (id = 1), applied_index INTEGER NOT NULL, applied_term INTEGER NOT NULL,
@@ -66,22 +69,23 @@ _TABLES: Final = (
     f"INSERT INTO version VALUES ({ROOT_INODE}, 0, 0, 0, 0, NULL, NULL, NULL)",
     f"INSERT INTO meta VALUES (1, 0, 0, 0, 0, {ROOT_INODE}, 0, 0, 0, zeroblob(32))",
     f"PRAGMA application_id = {_APPLICATION_ID}",
-    f"PRAGMA user_version = {FORMAT_VERSION}",
 )
 
 
 class Applied(NamedTuple):
-    """How far a state has come. ``state_hash``: 32 bytes, equal on all nodes at the same index."""
+    """How far a state has come. ``state_hash``: 32 bytes, equal on all nodes at the same index. ``version``: the format
+    version by which the log is judged from here on."""
 
     index: int  # type: ignore[assignment]  # tuple.index is of no use here
     term: int
     revision: int
     state_hash: bytes
+    version: int
 
 
 @dataclass(slots=True)
 class Meta:
-    """The counters of the state; the columns of table ``meta``."""
+    """The counters of the state; the columns of table ``meta``, and the format version."""
 
     applied_index: int
     applied_term: int
@@ -92,6 +96,7 @@ class Meta:
     last_chunk: int
     last_outcome: int
     state_hash: bytes
+    version: int
 
     def next_inode(self) -> int:
         self.last_inode += 1
@@ -106,14 +111,14 @@ class Meta:
         return self.revision
 
     def applied(self) -> Applied:
-        return Applied(self.applied_index, self.applied_term, self.revision, self.state_hash)
+        return Applied(self.applied_index, self.applied_term, self.revision, self.state_hash, self.version)
 
 
 def load_meta(db: sqlite3.Connection) -> Meta:
     """The counters as of the last committed entry."""
     row = db.execute(
         "SELECT applied_index, applied_term, revision, clock_ms, last_inode, last_content, last_chunk, last_outcome,"
-        " state_hash FROM meta"
+        " state_hash, user_version FROM meta, pragma_user_version"
     ).fetchone()
     if row is None:
         raise sqlite3.DatabaseError("the row of counters is missing")
@@ -138,20 +143,29 @@ def store_meta(db: sqlite3.Connection, meta: Meta) -> None:
     )
 
 
-def open_writer(path: Path) -> sqlite3.Connection:
-    """Open or create the database for its one writer. Raises DataTooNew, CorruptData, StorageFull."""
-    return _open(path, "rwc", writer=True)
+def set_version(db: sqlite3.Connection, present: int, version: int) -> None:
+    """Bring the tables from one format to the next, within the transaction of the caller."""
+    for step in range(max(present, FORMAT_VERSION_MIN) + 1, version + 1):
+        for statement in LAYOUT_CHANGES.get(step, ()):
+            db.execute(statement)
+    db.execute(f"PRAGMA user_version = {version}")
+
+
+def open_writer(path: Path, version: int = UNDECIDED) -> sqlite3.Connection:
+    """Open the database for its one writer, or create it with ``version``. Raises DataTooNew, DataTooOld, CorruptData,
+    StorageFull."""
+    return _open(path, "rwc", writer=True, version=version)
 
 
 def open_reader(path: Path) -> sqlite3.Connection:
-    """Open an existing database, read-only. Raises DataTooNew, CorruptData.
+    """Open an existing database, read-only. Raises DataTooNew, DataTooOld, CorruptData.
 
     A connection that cannot write never checkpoints either: the writer alone moves the write-ahead log.
     """
     return _open(path, "ro", writer=False)
 
 
-def _open(path: Path, mode: str, *, writer: bool) -> sqlite3.Connection:
+def _open(path: Path, mode: str, *, writer: bool, version: int = UNDECIDED) -> sqlite3.Connection:
     uri = f"{path.absolute().as_uri()}?mode={mode}"
     try:
         db = sqlite3.connect(
@@ -166,7 +180,7 @@ def _open(path: Path, mode: str, *, writer: bool) -> sqlite3.Connection:
         raise translate(path, error) from error
     try:
         if writer:
-            _prepare_writer(db)
+            _prepare_writer(db, version)
         else:
             db.execute(f"PRAGMA cache_size = -{STATE_READER_CACHE_BYTES // 1024}")
         _check_format(db, path)
@@ -180,7 +194,7 @@ def _open(path: Path, mode: str, *, writer: bool) -> sqlite3.Connection:
     return db
 
 
-def _prepare_writer(db: sqlite3.Connection) -> None:
+def _prepare_writer(db: sqlite3.Connection, version: int) -> None:
     db.execute("PRAGMA journal_mode = WAL")
     db.execute("PRAGMA synchronous = NORMAL")
     db.execute(f"PRAGMA cache_size = -{STATE_WRITER_CACHE_BYTES // 1024}")
@@ -192,6 +206,7 @@ def _prepare_writer(db: sqlite3.Connection) -> None:
     db.execute("BEGIN IMMEDIATE")
     for statement in _TABLES:
         db.execute(statement)
+    set_version(db, UNDECIDED, version)
     db.execute("COMMIT")
 
 
@@ -200,7 +215,15 @@ def _check_format(db: sqlite3.Connection, path: Path) -> None:
         raise CorruptData(f"{path} is not a state database of raftfs")
     found = _pragma(db, "user_version")
     if found > FORMAT_VERSION:
-        raise DataTooNew(f"{path} has format {found}, this raftfs understands up to {FORMAT_VERSION}: upgrade raftfs")
+        raise DataTooNew(
+            f"{path} has format {found}, this raftfs understands up to {FORMAT_VERSION}: "
+            f"install one that understands format {found}"
+        )
+    if UNDECIDED < found < FORMAT_VERSION_MIN:
+        raise DataTooOld(
+            f"{path} has format {found}, this raftfs understands {FORMAT_VERSION_MIN} to {FORMAT_VERSION}: "
+            f"upgrade the cluster step by step, first with one that understands format {found + 1}"
+        )
 
 
 def _pragma(db: sqlite3.Connection, name: str) -> int:

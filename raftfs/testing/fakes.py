@@ -167,6 +167,7 @@ class FakeLog:
 class FakePeerStatus:
     connected: bool
     match_index: int | None
+    refused: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from raftfs.service.ports import SystemClock
 from raftfs.service.service import Service
 from raftfs.state import Reader, StateMachine
 from raftfs.testing.fakes import FakeConsensus, FakeLog, FakeNetwork, FakeTransport, ManualClock
+from raftfs.versions import FORMAT_VERSION
 
 
 def free_ports(count: int) -> list[int]:
@@ -96,7 +97,7 @@ class InProcessCluster:
     async def __aenter__(self) -> Self:
         for config in self._configs:
             config.data_dir.mkdir(parents=True, exist_ok=True)
-            machine = self._machines[config.id] = StateMachine(config.data_dir / "state.db")
+            machine = self._machines[config.id] = StateMachine(config.data_dir / "state.db", version=FORMAT_VERSION)
             self.nodes[config.id] = InProcessNode(config, self.log, machine)
         for node in self.nodes.values():
             await node.start()

@@ -15,6 +15,7 @@ import trustme
 
 from raftfs import errors
 from raftfs.consensus import messages as m
+from raftfs.consensus.compatibility import our_versions
 from raftfs.consensus.peers import Callbacks, Hello, PeerTransport, Welcome, tls_contexts
 from raftfs.limits import PEER_FRAME_BYTES_MAX
 
@@ -135,8 +136,11 @@ def frame(body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + body
 
 
+SAID = msgspec.to_builtins(our_versions())
+
+
 def hello(**changes: object) -> bytes:
-    values = {"protocol": m.PROTOCOL_VERSION, "cluster_id": "c", "sender": "b", "receiver": "a", "channel": "raft"}
+    values: dict[str, object] = {"cluster_id": "c", "sender": "b", "receiver": "a", "channel": "raft", "versions": SAID}
     return frame(msgspec.msgpack.encode({**values, **changes}))
 
 
@@ -148,7 +152,7 @@ def hello(**changes: object) -> bytes:
         struct.pack(">I", PEER_FRAME_BYTES_MAX * 100),
         frame(b"\x00" * 100),
         frame(b""),
-        frame(msgspec.msgpack.encode({"protocol": "1"})),
+        frame(msgspec.msgpack.encode({"sender": "b"})),
         os.urandom(4096),
     ],
 )
@@ -172,7 +176,8 @@ async def test_garbage_closes_the_connection_without_an_answer(garbage: bytes) -
         ({"sender": "stranger"}, "'stranger' is not a member"),
         ({"sender": "a"}, "'a' is not a member"),
         ({"receiver": "n7"}, "this is member 'a', not 'n7'"),
-        ({"protocol": 99}, "peer protocol 99 is not spoken here"),
+        ({"versions": {**SAID, "protocol_min": 98, "protocol_max": 99}}, "b 98 to 99: upgrade a"),
+        ({"versions": {**SAID, "format_min": 97, "format_max": 98, "format": 98}}, "install one there that"),
     ],
 )
 async def test_a_wrong_greeting_is_refused_with_the_reason(changes: dict[str, object], reason: str) -> None:

@@ -13,12 +13,13 @@ from raftfs.consensus import NO_OP, Journal
 from raftfs.errors import CorruptData
 from raftfs.service.snapshots import install
 from raftfs.state import Envelope, MakeDirectory, Reader, StateMachine, check_copy, copy_database, encode
+from raftfs.versions import FORMAT_VERSION
 
 OURS, THEIRS = 5, 40
 
 
 def build_state(path: Path, entries: int) -> None:
-    state = StateMachine(path)
+    state = StateMachine(path, version=FORMAT_VERSION)
     for index in range(state.applied_index + 1, entries + 1):
         state.apply(index, 1, [encode(Envelope(MakeDirectory(f"/d{index}"), index))])
     state.close()
@@ -69,7 +70,7 @@ def check_installed(data_dir: Path) -> None:
 
 
 def test_a_copy_is_whole_and_says_how_far_it_is(tmp_path: Path) -> None:
-    state = StateMachine(tmp_path / "state.db")
+    state = StateMachine(tmp_path / "state.db", version=FORMAT_VERSION)
     state.apply(1, 1, [encode(Envelope(MakeDirectory("/in"), 1))])
     copy_database(tmp_path / "state.db", tmp_path / "copy.db")
     state.apply(2, 1, [encode(Envelope(MakeDirectory("/after"), 2))])

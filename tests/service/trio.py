@@ -14,6 +14,7 @@ from raftfs.service import ReadOptions, Service, WriteOptions
 from raftfs.state import Reader, StateMachine
 from raftfs.state.commands import Stat
 from raftfs.testing.fakes import FakeConsensus, FakeLog, FakeNetwork, FakeTransport, ManualClock
+from raftfs.versions import FORMAT_VERSION
 
 GRACE_S = 100.0
 STALE = ReadOptions(consistency="stale")
@@ -34,7 +35,7 @@ class Trio:
         self.network = FakeNetwork(self.names)
         for name in self.names:
             (folder / name).mkdir(exist_ok=True)
-        self.machines = {name: StateMachine(folder / name / "state.db") for name in self.names}
+        self.machines = {name: StateMachine(folder / name / "state.db", version=FORMAT_VERSION) for name in self.names}
         self.log = FakeLog(self.network, self.machines, "n1")
         self.stores = {name: ChunkStore(folder / name / "chunks", wall_clock=self.clock.wall_s) for name in self.names}
         self.services = {

@@ -20,14 +20,20 @@ from raftfs.state import (
     StateMachine,
     encode,
 )
+from raftfs.versions import FORMAT_VERSION
 
 FINGERPRINT = b"a request"
+
+
+def in_format(path: Path) -> StateMachine:
+    """A machine whose new database begins with the newest format, not with an entry that says which."""
+    return StateMachine(path, version=FORMAT_VERSION)
 
 
 class Driver:
     """A machine and a reader on one file. ``do`` applies a command as an entry of its own."""
 
-    def __init__(self, path: Path, open_machine: Callable[[Path], StateMachine] = StateMachine) -> None:
+    def __init__(self, path: Path, open_machine: Callable[[Path], StateMachine] = in_format) -> None:
         self.path = path
         self._open_machine = open_machine
         self.machine = open_machine(path)

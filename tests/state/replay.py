@@ -12,11 +12,12 @@ from pathlib import Path
 import msgspec
 
 from raftfs.state import StateMachine
+from raftfs.versions import FORMAT_VERSION
 
 
 def main() -> None:
     entries = msgspec.msgpack.decode(Path(sys.argv[2]).read_bytes(), type=list[list[bytes]])
-    machine = StateMachine(Path(sys.argv[1]))
+    machine = StateMachine(Path(sys.argv[1]), version=FORMAT_VERSION)
     for index, commands in enumerate(entries, 1):
         if index > machine.applied_index:
             machine.apply(index, 1, commands)

@@ -6,6 +6,7 @@ import threading
 from pathlib import Path
 
 from raftfs.state import CommitFile, Envelope, Reader, StateMachine, encode
+from raftfs.versions import FORMAT_VERSION
 
 ENTRIES = 300
 
@@ -36,7 +37,7 @@ def read_until_the_end(path: Path, failures: list[str], seen: list[int]) -> None
 
 
 def test_two_readers_beside_the_writer(tmp_path: Path) -> None:
-    machine = StateMachine(tmp_path / "state.db")
+    machine = StateMachine(tmp_path / "state.db", version=FORMAT_VERSION)
     failures: list[str] = []
     seen: list[list[int]] = [[], []]
     threads = [threading.Thread(target=read_until_the_end, args=(tmp_path / "state.db", failures, s)) for s in seen]

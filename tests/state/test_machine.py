@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from raftfs.errors import CorruptData, DataTooNew, StorageFull
+from raftfs.errors import CorruptData, StorageFull
 from raftfs.state import (
     Applied,
     Code,
@@ -32,6 +32,7 @@ from raftfs.state import (
     UploadChunk,
     encode,
 )
+from raftfs.versions import FORMAT_VERSION
 
 from .driver import Driver, chunk
 
@@ -69,7 +70,7 @@ def random_entries(seed: int, count: int) -> list[list[bytes]]:
 
 
 def apply_all(path: Path, entries: Sequence[Sequence[bytes]]) -> bytes:
-    machine = StateMachine(path)
+    machine = StateMachine(path, version=FORMAT_VERSION)
     try:
         for index, commands in enumerate(entries, 1):
             machine.apply(index, 1, commands)
@@ -95,7 +96,7 @@ def content(path: Path) -> list[list[object]]:
 def test_new_state_is_at_zero(driver: Driver) -> None:
     machine = driver.machine
     assert (machine.applied_index, machine.applied_term, machine.revision) == (0, 0, 0)
-    assert driver.reader.applied() == Applied(0, 0, 0, bytes(32))
+    assert driver.reader.applied() == Applied(0, 0, 0, bytes(32), FORMAT_VERSION)
 
 
 def test_empty_entry_moves_the_index(driver: Driver) -> None:
@@ -103,7 +104,7 @@ def test_empty_entry_moves_the_index(driver: Driver) -> None:
     assert driver.machine.apply(1, 3, []) == []
     assert (driver.machine.applied_index, driver.machine.applied_term, driver.machine.revision) == (1, 3, 0)
     assert driver.machine.state_hash != before
-    assert driver.reader.applied() == Applied(1, 3, 0, driver.machine.state_hash)
+    assert driver.reader.applied() == Applied(1, 3, 0, driver.machine.state_hash, FORMAT_VERSION)
 
 
 def test_applied_entries_are_skipped_and_gaps_are_an_error(driver: Driver) -> None:
@@ -123,7 +124,10 @@ def test_restart_goes_on_where_it_was(driver: Driver) -> None:
     driver.reopen()
     assert driver.reader.applied() == before
     machine = driver.machine
-    assert Applied(machine.applied_index, machine.applied_term, machine.revision, machine.state_hash) == before
+    assert (
+        Applied(machine.applied_index, machine.applied_term, machine.revision, machine.state_hash, machine.version)
+        == before
+    )
     assert machine.apply(1, 1, [encode(Envelope(MakeDirectory("/c"), 1))]) == []
     inode = driver.stat("/f").inode
     driver.put("/g", b"2")
@@ -229,7 +233,7 @@ def test_hash_shows_a_different_result(tmp_path: Path) -> None:
     """The same commands on a machine with a bug."""
     entries = random_entries(seed=3, count=20)
     right = apply_all(tmp_path / "right", entries)
-    machine = StateMachine(tmp_path / "wrong")
+    machine = StateMachine(tmp_path / "wrong", version=FORMAT_VERSION)
     machine._meta.last_inode += 1
     for index, commands in enumerate(entries, 1):
         machine.apply(index, 1, commands)
@@ -240,7 +244,7 @@ def test_hash_shows_a_different_result(tmp_path: Path) -> None:
 def test_hash_depends_on_index_and_term(tmp_path: Path) -> None:
     hashes = set()
     for number, terms in enumerate([(1, 1), (1, 2), (2, 2), (1,)]):
-        machine = StateMachine(tmp_path / str(number))
+        machine = StateMachine(tmp_path / str(number), version=FORMAT_VERSION)
         for index, term in enumerate(terms, 1):
             machine.apply(index, term, [])
         hashes.add(machine.state_hash)
@@ -261,7 +265,7 @@ def test_killed_in_the_middle_of_applying(tmp_path: Path, stop_after: int) -> No
                 process.send_signal(signal.SIGKILL)
                 break
     assert process.wait() == -signal.SIGKILL
-    machine = StateMachine(tmp_path / "killed")
+    machine = StateMachine(tmp_path / "killed", version=FORMAT_VERSION)
     reached = machine.applied_index
     assert stop_after <= reached <= len(entries)
     assert machine.state_hash == apply_all(tmp_path / "prefix", entries[:reached])
@@ -318,14 +322,6 @@ def test_path_with_odd_characters(tmp_path: Path) -> None:
     with Driver(folder / "state.db") as driver:
         driver.put("/f", b"1")
     assert (folder / "state.db").exists()
-
-
-def test_newer_format_is_refused(driver: Driver) -> None:
-    driver.machine._db.execute("PRAGMA user_version = 2")
-    driver.close()
-    for opened in (StateMachine, Reader):
-        with pytest.raises(DataTooNew, match=r"state\.db has format 2"):
-            opened(driver.path)
 
 
 def test_foreign_database_is_refused(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ from raftfs.state import (
     encode,
 )
 
-from .driver import Driver, chunk
+from .driver import Driver, chunk, in_format
 from .model import Expected, Model, Names, Node, in_order, split
 
 # "a" < "a-" < "a/b" as bytes, but not as paths.
@@ -110,7 +110,7 @@ envelopes = st.builds(Envelope, st.one_of(commands, simple_commands), times, key
 class Comparison(RuleBasedStateMachine):
     """Machine and model side by side."""
 
-    open_machine: ClassVar[Callable[[Path], StateMachine]] = StateMachine
+    open_machine: ClassVar[Callable[[Path], StateMachine]] = in_format
 
     def __init__(self) -> None:
         super().__init__()
@@ -339,7 +339,7 @@ BUGS: list[tuple[type, Callable[[StateMachine], Handler]]] = [
 @pytest.mark.parametrize(("command", "plant"), BUGS, ids=[plant.__name__ for _, plant in BUGS])
 def test_comparison_finds_a_planted_bug(command: type, plant: Callable[[StateMachine], Handler]) -> None:
     def open_with_bug(path: Path) -> StateMachine:
-        machine = StateMachine(path)
+        machine = in_format(path)
         machine._handlers[command] = plant(machine)
         return machine
 
@@ -363,7 +363,7 @@ def test_comparison_finds_a_planted_bug(command: type, plant: Callable[[StateMac
 
 def test_comparison_finds_a_forgotten_key() -> None:
     def open_with_bug(path: Path) -> StateMachine:
-        machine = StateMachine(path)
+        machine = in_format(path)
         machine._sessions.replay = lambda key, fingerprint: None  # type: ignore[method-assign]
         machine._sessions.remember = lambda key, fingerprint, code, encoded: None  # type: ignore[method-assign]
         return machine
