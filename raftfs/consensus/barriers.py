@@ -92,6 +92,12 @@ class Barriers:
         elif self._question is None:
             self._ask_leader()
 
+    @property
+    def due_s(self) -> float:
+        """When ``tick`` loses its patience, if nothing is heard until then."""
+        asked = self._question if self._round is None else self._round
+        return float("inf") if asked is None else asked.sent_at_s + self._patience_s
+
     def close(self) -> None:
         """Everyone who waits gets None."""
         for callbacks in (self._waiting, *(x.callbacks for x in (self._round, self._question) if x is not None)):

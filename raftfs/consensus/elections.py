@@ -123,6 +123,20 @@ class Elections:
         """Let an election that may be under way end before this node asks (again) because it lost its leader."""
         self._ask_at_s = now_s + _SUSPECT_AGAIN_S * (1 + self._rng.random())
 
+    @property
+    def due_s(self) -> float:
+        """When ``tick`` has something to do, if nothing happens until then."""
+        if self._voter.is_leader:
+            return float("inf")
+        heard_s, due_s = self._voter.leader_heard_s, float("inf")
+        if self._put_off:
+            due_s = heard_s + self._times.election_timeout_ms_min / 1000
+        if self.stands:
+            due_s = min(due_s, max(self._quiet_since_s, heard_s) + self._timeout_s)
+            if self._ask_at_s is not None:
+                due_s = min(due_s, self._ask_at_s)
+        return due_s
+
     def _ask(self, now_s: float) -> None:
         self._quiet_since_s, self._timeout_s = now_s, self._draw()
         self._asked_term = self._voter.term + 1

@@ -299,6 +299,8 @@ class Journal:
     @overload
     def __getitem__(self, item: slice) -> EntrySlice: ...
     def __getitem__(self, item: int | slice) -> PyEntry | EntrySlice:
+        if item == -1 and self._places:
+            return self.py_entry(self.last_index)  # asked more often than all others
         return EntrySlice(self, self._first, self.last_index + 1)[item]
 
     def __len__(self) -> int:

@@ -26,8 +26,10 @@ from raftfs.consensus.barriers import Barriers
 from raftfs.consensus.engine import Engine
 from raftfs.consensus.guard import NO_OP
 from raftfs.consensus.journal import Flush, Journal
+from raftfs.consensus.leaderwatch import LEADERLESS_S_MAX, LeaderWatch
 from raftfs.consensus.peers import Callbacks, PeerTransport
 from raftfs.consensus.proposals import Proposals, decode_batch
+from raftfs.consensus.turns import Turns
 from raftfs.errors import DeadlineExceeded, NotLeader, StorageFull, TooLarge, Unavailable
 from raftfs.limits import COMMAND_BYTES_MAX, JOURNAL_SEGMENT_BYTES, JOURNAL_SEGMENTS_KEPT
 
@@ -36,8 +38,7 @@ log = logging.getLogger(__name__)
 _APPLY_ENTRIES_MAX: Final = 64
 _APPLY_BYTES_MAX: Final = 4 * 1024 * 1024
 _DISK_FULL_RETRY_S: Final = 1.0
-_BARRIER_RETRY_S: Final = 0.01
-_LEADERLESS_S_MAX: Final = 3.0  # without a leader for this long, a read is refused at once instead of at its deadline
+_LEADER_TICK_S_MAX: Final = 0.02  # a leader looks at its heartbeats and its quorum at least this often
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,9 +148,9 @@ class Consensus:
         self._waiter_numbers = itertools.count()  # those who wait for the same index go in the order in which they came
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="journal")
         self._apply_thread = ThreadPoolExecutor(1, thread_name_prefix="apply")
-        self._turn_asked = False
-        self._leader_seen_s = clock()
-        self._leader_seen: str | None = None
+        self._turns = Turns(self._turn, clock)
+        self._ask_turn = self._turns.ask
+        self._watch = LeaderWatch(clock)
         self._transferring = False
         self._held_index: int | None = None
         self._full: set[str] = set()  # what has no room on the disk: "log", "state"
@@ -165,15 +166,14 @@ class Consensus:
         """Begin. ``failed`` gets an exception when the node must not go on."""
         self.failed = asyncio.get_running_loop().create_future()
         self._transport.on = Callbacks(self._message, self._connected, self._disconnected, self._lost)
-        self._tasks = [
-            asyncio.create_task(self._keep_time(), name="raft-timer"),
-            asyncio.create_task(self._keep_applying(), name="raft-apply"),
-        ]
+        self._tasks = [asyncio.create_task(self._keep_applying(), name="raft-apply")]
+        self._ask_turn()
 
     async def stop(self) -> None:
         """Stop; writes under way end as unknown, barriers as unavailable."""
         self._transport.on = Callbacks()
         self._barriers.close()
+        self._turns.stop()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -273,13 +273,13 @@ class Consensus:
                 await self._wait_applied(index)
                 return index
         except TimeoutError:
-            if self._leaderless_s() > 0 or not self._in_touch():
+            if self._watch.leaderless_s() > 0 or not self._in_touch():
                 raise self._no_quorum() from None
             raise DeadlineExceeded(f"this node did not catch up with the leader within {timeout_s:g} s") from None
 
     async def _read_index(self) -> int:
         while True:
-            if self._leaderless_s() > _LEADERLESS_S_MAX:
+            if self._watch.leaderless_s() > LEADERLESS_S_MAX:
                 raise self._no_quorum()
             answer: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
             self._barriers.ask(lambda index, answer=answer: None if answer.done() else answer.set_result(index))  # type: ignore[misc]
@@ -287,7 +287,7 @@ class Consensus:
             index = await answer
             if index is not None:
                 return index
-            await asyncio.sleep(_BARRIER_RETRY_S)
+            await self._watch.wait()
 
     def _no_quorum(self) -> Unavailable:
         return Unavailable(
@@ -295,10 +295,6 @@ class Consensus:
             "node's own state",
             retry_after_s=1.0,
         )
-
-    def _leaderless_s(self) -> float:
-        """Seconds since a leader was known here that is in touch; 0 while one is."""
-        return 0.0 if self._leader_seen is not None else self._clock() - self._leader_seen_s
 
     async def _wait_applied(self, index: int) -> None:
         if self.applied_index < index:
@@ -346,13 +342,7 @@ class Consensus:
 
     # --- turns ---------------------------------------------------------------------------------------------------
 
-    def _ask_turn(self) -> None:
-        if not self._turn_asked:
-            self._turn_asked = True
-            asyncio.get_running_loop().call_soon(self._turn)
-
     def _turn(self) -> None:
-        self._turn_asked = False
         if self.failed.done():
             return
         try:
@@ -371,21 +361,21 @@ class Consensus:
         self._begin_write()
         if self._engine.safe_index > self.applied_index:
             self._apply_wanted.set()
+        self._turns.due(self._next_due_s(self._clock()))
+
+    def _next_due_s(self, now_s: float) -> float:
+        """When something happens by itself, by this node's clock."""
+        if self._engine.is_leader:
+            return now_s + min(_LEADER_TICK_S_MAX, self._times.heartbeat_ms / 3000)
+        longest_s = self._times.election_timeout_ms_max / 1000
+        due_s = min(self._engine.elections.due_s, self._barriers.due_s, now_s + longest_s)
+        if self._watch.seen is not None:
+            due_s = min(due_s, self._engine.leader_heard_s + longest_s)
+        return due_s
 
     def _watch_leader(self) -> None:
         """Remember who leads and since when nobody does. PySyncObj goes on naming a leader that has fallen silent."""
-        leader = self._engine.leader_id if self._in_touch() else None
-        if leader is not None:
-            self._leader_seen_s = self._clock()
-        if leader != self._leader_seen:
-            self._leader_seen = leader
-            log.info("term %d: %s", self._engine.term, f"{leader} leads" if leader else "no leader")
-
-    async def _keep_time(self) -> None:
-        period_s = min(0.02, self._times.heartbeat_ms / 3000)
-        while True:
-            self._turn()
-            await asyncio.sleep(period_s)
+        self._watch.note(self._engine.leader_id if self._in_touch() else None, self._engine.term)
 
     def _fail(self, error: BaseException) -> None:
         """This node must not go on."""
@@ -421,6 +411,7 @@ class Consensus:
         if what not in self._full:
             log.error("no room for the %s: nothing is acknowledged here until there is some: %s", what, error)
         self._full.add(what)
+        self._ask_turn()
 
     def _yield_if_full(self) -> None:
         """A node without room does not stand for election, and as leader asks another one to take over: the others

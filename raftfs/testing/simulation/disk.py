@@ -151,7 +151,21 @@ class SimulatedKernel(Kernel):
 
 
 class SimulatedJournal(Journal):
-    """The real journal on a disk that may be full."""
+    """The real journal on a disk that may be full. ``touched``: log or term may have changed since somebody looked."""
+
+    touched = True
+
+    def add(self, command: bytes, idx: int, term: int) -> None:
+        self.touched = True
+        super().add(command, idx, term)
+
+    def deleteEntriesFrom(self, entryFrom: int) -> None:
+        self.touched = True
+        super().deleteEntriesFrom(entryFrom)
+
+    def setCurrentTerm(self, term: int, votedForNodeId: str | None) -> None:
+        self.touched = True
+        super().setCurrentTerm(term, votedForNodeId)
 
     def write(self, flush: Flush) -> None:
         disk = _disk()

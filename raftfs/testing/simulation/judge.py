@@ -81,12 +81,15 @@ class Judge:
     def look(self, node: Node) -> None:
         """After a step of a node."""
         engine, journal = node.consensus._engine, node.consensus._journal
-        now = engine.term, engine.is_leader, journal.last_index, journal.last_term
         last = self._last.get(node.name)
+        leads = engine.is_leader
+        if last is not None and leads == last[1] and not node.changed():
+            return
+        now = engine.term, leads, journal.last_index, journal.last_term
         if now == last:
             return
         self._last[node.name] = now
-        term, leads, last_index, _ = now
+        term, _, last_index, _ = now
         self._looks += 1
         first = journal.first_index
         if first > 1:

@@ -55,7 +55,7 @@ class Process:
         """called after each of its steps"""
         self.died: Callable[[], None] = lambda: None
         self._base = (loop.now_s, started_s)
-        self._rate = rate
+        self.rate = rate
         self._held: list[asyncio.Handle] = []
         self._paused = False
         self._tasks: list[asyncio.Task[Any]] = []
@@ -70,14 +70,14 @@ class Process:
     def clock(self) -> float:
         """Its monotonic clock, in seconds."""
         world, own = self._base
-        return own + (self.loop.now_s - world) * self._rate
+        return own + (self.loop.now_s - world) * self.rate
 
     def to_world(self, own_s: float) -> float:
         world, own = self._base
-        return world + (own_s - own) / self._rate
+        return world + (own_s - own) / self.rate
 
     def set_rate(self, rate: float) -> None:
-        self._base, self._rate = (self.loop.now_s, self.clock()), rate
+        self._base, self.rate = (self.loop.now_s, self.clock()), rate
 
     # --- its life ------------------------------------------------------------------------------------------------
 
@@ -171,12 +171,14 @@ class VirtualLoop(asyncio.BaseEventLoop):
     """``now_s`` is the world's time; ``time()`` is that of the process that asks."""
 
     _ready: deque[asyncio.Handle]
-    _scheduled: list[asyncio.TimerHandle]
 
     def __init__(self) -> None:
         super().__init__()
         self.now_s = 1000.0
         self.steps = 0
+        self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
+        """when, which one (timers of one instant go in the order in which they were made), what"""
+        self._timer_number = 0
         self.failure: BaseException | None = None
         self.set_task_factory(self._make_task)
         self.set_exception_handler(self._failed)
@@ -184,6 +186,13 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def time(self) -> float:
         process = _current.get()
         return self.now_s if process is None else process.clock()
+
+    def call_later(  # type: ignore[override]
+        self, delay: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+    ) -> asyncio.TimerHandle:
+        process = _current.get()
+        when_s = self.now_s + max(delay, 0.0) / (1.0 if process is None else process.rate)
+        return self.call_at_world(when_s, callback, *args, context=context)
 
     def call_at(  # type: ignore[override]
         self, when: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
@@ -196,7 +205,10 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self, when_s: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
     ) -> asyncio.TimerHandle:
         """At a time of the world's clock."""
-        return super().call_at(when_s, callback, *args, context=context)
+        timer = asyncio.TimerHandle(when_s, callback, args, self, context)
+        self._timer_number += 1
+        heapq.heappush(self._timers, (when_s, self._timer_number, timer))
+        return timer
 
     def make_ready(self, handles: list[asyncio.Handle]) -> None:
         self._ready.extend(handles)
@@ -223,9 +235,10 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def _run_once(self) -> None:
         if not self._ready:
             self._let_time_pass()
-        for _ in range(len(self._ready)):
-            handle = self._ready.popleft()
-            if handle.cancelled():
+        ready = self._ready
+        for _ in range(len(ready)):
+            handle = ready.popleft()
+            if handle._cancelled:
                 continue
             self.steps += 1
             process = handle._context.get(_current)  # type: ignore[attr-defined]
@@ -238,11 +251,11 @@ class VirtualLoop(asyncio.BaseEventLoop):
                 return
 
     def _let_time_pass(self) -> None:
-        while self._scheduled:
-            timer = heapq.heappop(self._scheduled)
-            timer._scheduled = False  # type: ignore[attr-defined]
-            if not timer.cancelled():
-                self.now_s = max(self.now_s, timer.when())
+        while self._timers:
+            when_s, _, timer = heapq.heappop(self._timers)
+            if not timer._cancelled:
+                if when_s > self.now_s:
+                    self.now_s = when_s
                 self._ready.append(timer)
                 return
         raise Stuck("no timer is left")

@@ -11,10 +11,13 @@ import random
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import ExitStack, suppress
 from contextvars import Context
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from raftfs.chunks import ChunkStore
+from raftfs.chunks import ChunkMissing, ChunkStore, CollectReport
+from raftfs.chunks.store import Data
 from raftfs.config import NodeConfig
 from raftfs.consensus import Consensus
 from raftfs.consensus.member import LogSizes, Parts
@@ -23,12 +26,43 @@ from raftfs.service.node import StateApplier
 from raftfs.service.service import Service
 from raftfs.service.snapshots import install
 from raftfs.state import Reader, StateMachine
-from raftfs.testing.simulation.disk import Disk
+from raftfs.testing.simulation.disk import Disk, SimulatedJournal
 from raftfs.testing.simulation.judge import Judge
 from raftfs.testing.simulation.loop import Process, ProcessEnded, VirtualLoop
 from raftfs.testing.simulation.network import Network, SimulatedTransport
 
 _EPOCH_MS = 1_700_000_000_000
+
+
+class NoChunks(ChunkStore):
+    """A chunk store for small files alone, whose bytes lie in the state: it has no folders, and takes nothing."""
+
+    def __init__(self) -> None:
+        """Nothing is made."""
+
+    def put(self, digest: bytes, data: Data, *, verified: bool = False) -> bool:
+        raise NotImplementedError("chunks of large files are not simulated")
+
+    def has(self, digest: bytes) -> bool:
+        return False
+
+    def get(self, digest: bytes) -> bytes:
+        raise ChunkMissing(digest.hex())
+
+    def distrust_ages(self, now_s: float) -> None:
+        pass
+
+    def collect(self, is_referenced: Callable[[bytes], bool], grace_s: float, now_s: float) -> CollectReport:
+        return CollectReport(0, 0, 0, 0)
+
+
+@cache
+def _fresh_database() -> bytes:
+    """What a state machine makes of an empty folder: made once, as it takes longer than all else at a start."""
+    with TemporaryDirectory(prefix="raftfs-simulation-") as folder:
+        path = Path(folder) / "state.db"
+        StateMachine(path).close()
+        return path.read_bytes()
 
 
 class Machine:
@@ -37,18 +71,10 @@ class Machine:
     def __init__(self, loop: VirtualLoop, root: Path, rng: random.Random) -> None:
         self.loop, self.rng = loop, rng
         self.disk = Disk(root / "disk", rng)
-        self._root = root
-        self._chunks: ChunkStore | None = None
         self.rate = 1.0
         self.slowness = 1.0
         self.wall_offset_ms = 0
         self._boot_s = loop.now_s - rng.uniform(10.0, 1000.0)
-
-    def chunks(self) -> ChunkStore:
-        """One for all lives: small files alone are written, so there is nothing in it to lose."""
-        if self._chunks is None:
-            self._chunks = ChunkStore(self._root / "chunks")
-        return self._chunks
 
     def uptime_s(self) -> float:
         return self.loop.now_s - self._boot_s
@@ -135,6 +161,8 @@ class Node:
         root = self.machine.disk.root
         config = self._config.model_copy(update={"data_dir": root})
         install(root)
+        if not (root / "state.db").exists():
+            (root / "state.db").write_bytes(_fresh_database())
         state = WatchedMachine(root / "state.db", self)
         self._close.callback(state.close)
         self.judge.restarted(self.name, state)
@@ -157,7 +185,7 @@ class Node:
         await self.consensus.start()
         self.consensus.failed.add_done_callback(self._failed)
         self.service = Service(
-            config=config, consensus=self.consensus, transport=transport, chunks=self.machine.chunks(),
+            config=config, consensus=self.consensus, transport=transport, chunks=NoChunks(),
             open_reader=lambda: self._open_reader(root), clock=Clock(self.machine, process),
         )  # fmt: skip
         await transport.start()
@@ -182,6 +210,14 @@ class Node:
 
     def _look(self) -> None:
         self.judge.look(self)
+
+    def changed(self) -> bool:
+        """Whether its log or term may have changed since this was asked last."""
+        journal = self.consensus._journal
+        if not isinstance(journal, SimulatedJournal):
+            return True
+        touched, journal.touched = journal.touched, False
+        return touched
 
     def crash(self, *, power: bool) -> None:
         """The process is killed; with ``power`` the machine goes out, and forgets what was not synced."""

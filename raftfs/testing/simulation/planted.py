@@ -156,14 +156,14 @@ def _guard(guard: type[Guard], *, harm: tuple[str, ...] = ()) -> Plant:
 PLANTS: Final[dict[str, Planted]] = {
     "acknowledgements before durability": Planted(_guard(AcksBeforeDurable), 39, "leader completeness"),
     "removal of what matches": Planted(
-        _guard(CutsWhatMatches, harm=("break_wire", "lose_power", "kill")), 6, "a node goes on"
+        _guard(CutsWhatMatches, harm=("break_wire", "lose_power", "kill")), 50, "liveness"
     ),
     "every acknowledgement counts": Planted(
         _guard(CountsEveryAck, harm=("lose_power", "restart_all")), 61, "leader completeness"
     ),
     "no loyalty to a live leader": Planted(Plant(Parts(engine=DisloyalEngine)), 2, "loyalty"),
     "application before durability": Planted(
-        Plant(Parts(engine=AppliesBeforeDurable), harm=("lose_power", "slow_down")), 27, "a node goes on"
+        Plant(Parts(engine=AppliesBeforeDurable), harm=("lose_power", "slow_down")), 125, "a node goes on"
     ),
     "reads without confirmation": Planted(
         Plant(Parts(barriers=ReadsUnconfirmed), harm=("isolate",)), 31, "revisions follow real time"
