@@ -78,7 +78,7 @@ class NodeConfig(_Config):
     id: str
     cluster_id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
     data_dir: Path
-    members: list[MemberConfig] = Field(min_length=1, max_length=9)
+    members: list[MemberConfig] = Field(min_length=1, max_length=limits.MEMBERS_MAX)
     client_listen: str | None = None
     peer_listen: str | None = None
     peer_tls: PeerTLS | None = None

@@ -57,6 +57,7 @@ NODE_REST_S_MAX: Final = 2.0
 NODES_KNOWN_MAX: Final = 64
 
 # Replicated log.
+MEMBERS_MAX: Final = 9
 COMMAND_BYTES_MAX: Final = 256 * 1024
 ENTRY_BYTES_MAX: Final = 1024 * 1024
 BATCH_COMMANDS_MAX: Final = 4096

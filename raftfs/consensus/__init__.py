@@ -11,19 +11,26 @@ outcome is called known, or that bytes from the network or the disk are unpickle
 from raftfs.consensus.compatibility import our_versions
 from raftfs.consensus.guard import NO_OP
 from raftfs.consensus.journal import Journal
-from raftfs.consensus.member import Applier, Consensus, ConsensusStatus, Entry, LogSizes, PeerStatus
+from raftfs.consensus.member import Consensus
+from raftfs.consensus.membership import Configuration, MemberRecord, decode_configuration
+from raftfs.consensus.parts import Applier, ConsensusStatus, Entry, LogSizes, PeerStatus
 from raftfs.consensus.peers import PeerTransport, tls_contexts
+from raftfs.consensus.roster import Roster
 
 __all__ = [
     "NO_OP",
     "Applier",
+    "Configuration",
     "Consensus",
     "ConsensusStatus",
     "Entry",
     "Journal",
     "LogSizes",
+    "MemberRecord",
     "PeerStatus",
     "PeerTransport",
+    "Roster",
+    "decode_configuration",
     "our_versions",
     "tls_contexts",
 ]

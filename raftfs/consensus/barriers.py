@@ -31,6 +31,9 @@ class Leadership(Protocol):
     def commit_index(self) -> int: ...
     @property
     def leads_with_committed_term(self) -> bool: ...
+    @property
+    def peers(self) -> frozenset[str]:
+        """The other voting members, as of now."""
 
 
 @dataclass(slots=True)
@@ -52,20 +55,18 @@ class _Question:
 
 
 class Barriers:
-    """``peers`` are the other voting members. ``patience_s``: after that a question to the leader is asked again."""
+    """``patience_s``: after that a question to the leader is asked again."""
 
     def __init__(
         self,
         *,
         me: str,
-        peers: frozenset[str],
         engine: Leadership,
         emit: Callable[[str, m.Message], None],
         clock: Callable[[], float],
         patience_s: float,
     ) -> None:
         self._me = me
-        self._peers = peers
         self._engine = engine
         self._emit = emit
         self._clock = clock
@@ -110,7 +111,7 @@ class Barriers:
         self._number += 1
         callbacks, self._waiting = self._waiting, []
         self._round = _Round(self._number, self._engine.term, self._engine.commit_index, self._clock(), callbacks)
-        for peer in self._peers:
+        for peer in self._engine.peers:
             self._emit(peer, m.Probe(self._engine.term, self._number))
         self._finish_round()
 
@@ -124,7 +125,7 @@ class Barriers:
         elif self._clock() - current.sent_at_s > self._patience_s:
             # A probe was lost with its connection: the same question again, nothing changes in what it proves.
             current.sent_at_s = self._clock()
-            for peer in self._peers - current.confirmed_by:
+            for peer in self._engine.peers - current.confirmed_by:
                 self._emit(peer, m.Probe(current.term, current.number))
 
     def receive_probe(self, peer: str, message: m.Probe) -> None:
@@ -138,15 +139,15 @@ class Barriers:
         current = self._round
         if current is None or (message.number, message.term) != (current.number, current.term):
             return
-        if peer in self._peers:
+        if peer in self._engine.peers:
             current.confirmed_by.add(peer)
         self._finish_round()
 
     def _finish_round(self) -> None:
         current = self._round
         assert current is not None
-        majority = (len(self._peers) + 1) // 2 + 1
-        if len(current.confirmed_by) + 1 < majority:
+        majority = (len(self._engine.peers) + 1) // 2 + 1
+        if len(current.confirmed_by & self._engine.peers) + 1 < majority:
             return
         self._round = None
         still_leads = self._engine.is_leader and self._engine.term == current.term

@@ -45,7 +45,7 @@ class Voter(Protocol):
 
 
 class Elections:
-    """``peers`` are the other voting members. One member alone elects itself at once."""
+    """``peers`` are the other voting members, as of now. One member alone elects itself at once."""
 
     def __init__(
         self,
@@ -59,13 +59,14 @@ class Elections:
         rng: random.Random,
     ) -> None:
         self._me = me
-        self._peers = peers
+        self.peers = peers
         self._voter = voter
         self._times = times
         self._emit = emit
         self._clock = clock
         self._rng = rng
         self.stands = True  # whether this node asks for votes at all
+        self.votes = True  # whether it gives any
         self._lost: set[str] = set()
         self._asked_term = 0  # the term for which pre-votes are being gathered, 0 if none
         self._granted: set[str] = set()
@@ -140,19 +141,19 @@ class Elections:
     def _ask(self, now_s: float) -> None:
         self._quiet_since_s, self._timeout_s = now_s, self._draw()
         self._asked_term = self._voter.term + 1
-        self._granted = {self._me}
+        self._granted = set()
         last_term, last_index = self._voter.last_entry
-        for peer in self._peers:
+        for peer in self.peers:
             self._emit(peer, m.PreVote(self._asked_term, last_index, last_term))
         self._count()
 
     def receive_grant(self, peer: str, message: m.PreVoteGrant) -> None:
-        if peer in self._peers and message.term == self._asked_term == self._voter.term + 1:
+        if peer in self.peers and message.term == self._asked_term == self._voter.term + 1:
             self._granted.add(peer)
             self._count()
 
     def _count(self) -> None:
-        if not self._follows_live_leader() and len(self._granted) * 2 > len(self._peers) + 1:
+        if not self._follows_live_leader() and (len(self._granted & self.peers) + 1) * 2 > len(self.peers) + 1:
             self._asked_term = 0
             self._voter.begin_election()
 
@@ -162,6 +163,8 @@ class Elections:
         """A yes changes nothing here: no term, no vote, only patience with the one that asks."""
         if message.term <= self._voter.term:
             self._emit(peer, m.StaleTerm(self._voter.term))
+            return
+        if not self.votes:
             return
         if self._follows_live_leader():
             self._put_off[peer] = message, self._clock()
@@ -201,6 +204,8 @@ class Elections:
 
     def refuses(self, message: m.VoteRequest) -> bool:
         """Whether a real vote request is not even looked at: a live leader is heard, and did not ask for it."""
+        if not self.votes:
+            return True
         return self._follows_live_leader() and not self._voter.is_leader and not message.transfer
 
     def voted(self) -> None:

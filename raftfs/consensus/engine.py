@@ -23,6 +23,7 @@ from raftfs.consensus import messages as m
 from raftfs.consensus.elections import Elections
 from raftfs.consensus.guard import COMMANDS, Guard
 from raftfs.consensus.journal import Journal
+from raftfs.consensus.membership import Configuration, check_step, decode_configuration, encode_configuration
 from raftfs.errors import ConfigError
 from raftfs.limits import APPEND_MESSAGE_BYTES_MAX
 
@@ -33,6 +34,7 @@ NAMES: Final = {
     "_checkCommandsToApply": "appends what is queued, now instead of at the next tick",
     "_getLeader": "who leads, as far as this node knows",
     "_isLeader": "whether this node leads",
+    "_SyncObj__doChangeCluster": "adds and removes one voting member, at once",
     "_SyncObj__pipeNotifier": "wakes a sleeper in its poller: nobody sleeps there, so it is put to rest",
     "_poller": "asked at each tick about that notifier's pipe and nothing else: put to rest, too",
     "_SyncObj__raftLastApplied": "set once after a restart: what the state machine already holds is not walked again",
@@ -50,6 +52,8 @@ logging.getLogger("pysyncobj.serializer").setLevel(logging.CRITICAL)
 class Engine:
     """One Raft member. Not thread-safe; ``tick`` is to be called after every message and every few milliseconds.
 
+    ``base`` is the configuration of the state or the bootstrap, ``base_index`` where it stood in the log; a newer one
+    in the log replaces it. With ``bound_only``, members that do not vote get the log only once their UUID is known.
     ``emit(peer, message)`` sends without blocking. Raises ConfigError if another PySyncObj is installed.
     """
 
@@ -57,7 +61,8 @@ class Engine:
         self,
         *,
         me: str,
-        peers: frozenset[str],
+        base: Configuration,
+        base_index: int = 0,
         journal: Journal,
         applied_index: int,
         times: RaftTimes,
@@ -65,9 +70,16 @@ class Engine:
         clock: Callable[[], float],
         rng: Random,
         guard: type[Guard] = Guard,
+        bound_only: bool = False,
     ) -> None:
         _check_installed()
+        self.me = me
         self.journal = journal
+        self._base, self._base_index, self._bound_only = base, base_index, bound_only
+        self.configuration, self.configuration_index = base, base_index
+        self.on_configuration: Callable[[int, Configuration], None] = lambda _index, _configuration: None
+        self._followed: tuple[int, bytes] | None = None
+        self.peers = peers = base.voters - {me}
         self.guard = guard(
             peers=peers, journal=journal, emit=emit, clock=clock, heartbeat_s=times.heartbeat_ms / 1000
         )  # fmt: skip
@@ -80,10 +92,17 @@ class Engine:
             me=me, peers=peers, voter=self, times=times, emit=emit, clock=clock, rng=rng
         )  # fmt: skip
         self.guard.on_vote = self.elections.voted
+        self._take_members()
+        self.follow()
 
     @property
     def term(self) -> int:
         return int(self._raft.raftCurrentTerm)
+
+    @property
+    def is_voter(self) -> bool:
+        """Whether this node counts in the configuration that counts here."""
+        return self.me in self.configuration.voters
 
     @property
     def is_leader(self) -> bool:
@@ -125,11 +144,12 @@ class Engine:
         elif isinstance(message, m.PreVoteGrant):
             self.elections.receive_grant(peer, message)
         elif isinstance(message, m.TimeoutNow):
-            if peer == self.leader_id and message.term == self.term and not self.is_leader:
+            if peer == self.leader_id and message.term == self.term and not self.is_leader and self.is_voter:
                 self.guard.transferring = True
                 self.begin_election()
         elif not (isinstance(message, m.VoteRequest) and self.elections.refuses(message)):
             self.guard.receive(peer, message)
+            self.follow()
 
     def tick(self) -> None:
         self.elections.tick()
@@ -142,20 +162,75 @@ class Engine:
         if self.guard.reaches_anyone:
             self.guard.deliver_timeout_now(self._raft._getLeader(), self.term)
 
-    def transfer(self) -> bool:
-        """As leader, ask the member with the newest log to take over; False if none has all of ours."""
+    def transfer(self, to: str | None = None) -> bool:
+        """As leader, ask a member (the one with the newest log) to take over; False if it does not have all of ours."""
         answers: list[Any] = []
         self.guard.resume()
-        self._raft.transferLeadership(None, lambda _result, reason: answers.append(reason))
+        self._raft.transferLeadership(None if to is None else Node(to), lambda _result, reason: answers.append(reason))
         return answers == [FAIL_REASON.SUCCESS]
 
     def propose(self, data: bytes) -> int | None:
         """Append an entry if this node leads; its index, or None. Whether it will be committed is open."""
+        return self._append(bytes([COMMANDS]) + data)
+
+    def change(self, new: Configuration) -> int | None:
+        """As ``propose``, for the next configuration, which counts from now on. Raises ValueError saying why it may not
+        follow the present one now."""
+        if not self.is_leader:
+            return None
+        self.check_change(new)
+        index = self._append(encode_configuration(new))
+        self.follow()
+        return index
+
+    def check_change(self, new: Configuration) -> None:
+        """Raises ValueError if this leader may not propose ``new`` now.
+
+        Not before an entry of this term is committed (otherwise two leaders could change one configuration to two
+        with disjoint majorities: Ongaro, raft-dev, July 2015), and not before the last change is.
+        """
+        check_step(self.configuration, new)
+        if not self.leads_with_committed_term:
+            raise ValueError("this leader is too new to change the members; try again")
+        if self.configuration_index > self.commit_index:
+            raise ValueError("the last change of the members is not finished yet; try again")
+        if self.me not in new.voters:
+            raise ValueError("a leader cannot end its own membership; let another member lead first")
+
+    def follow(self) -> None:
+        """Let the newest configuration in the log count; the one of the state if the log has none after it."""
+        newest = self.journal.configuration
+        if newest is self._followed:
+            return
+        self._followed = newest
+        if newest is None or newest[0] <= self._base_index:
+            self.configuration, self.configuration_index = self._base, self._base_index
+        else:
+            self.configuration, self.configuration_index = decode_configuration(newest[1]), newest[0]
+        self._take_members()
+        self.on_configuration(self.configuration_index, self.configuration)
+
+    def _take_members(self) -> None:
+        voters = self.configuration.voters - {self.me}
+        learners = frozenset(
+            member.id for member in self.configuration.members
+            if not member.voter and member.id != self.me and (member.uuid or not self._bound_only)
+        )  # fmt: skip
+        self.guard.members(voters, learners, lambda: self._change_cluster(voters))
+        self.peers = self.elections.peers = voters
+
+    def _change_cluster(self, voters: frozenset[str]) -> None:
+        for gone in self.peers - voters:
+            self._raft._SyncObj__doChangeCluster(("rem", gone, Node(gone)))
+        for new in voters - self.peers:
+            self._raft._SyncObj__doChangeCluster(("add", new, Node(new)))
+
+    def _append(self, data: bytes) -> int | None:
         if not self.is_leader:
             return None
         before = self.journal.last_index
         self.guard.resume()
-        self._raft._applyCommand(bytes([COMMANDS]) + data, None)
+        self._raft._applyCommand(data, None)
         while self.is_leader and self.journal.last_index == before:
             # PySyncObj puts off what is queued if the process stands still just now: it would be refused and appended.
             self._raft._checkCommandsToApply()

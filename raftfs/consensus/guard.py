@@ -16,7 +16,7 @@ durable; ``durable()`` is called when that changed. Rules (numbers of docs/desig
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from pysyncobj.node import Node
@@ -25,6 +25,7 @@ from pysyncobj.transport import Transport
 from raftfs.consensus import messages as m
 from raftfs.consensus.flow import Flow
 from raftfs.consensus.journal import Journal
+from raftfs.consensus.membership import decode_configuration
 from raftfs.limits import APPEND_MESSAGE_BYTES_MAX
 
 log = logging.getLogger(__name__)
@@ -63,7 +64,7 @@ class _Answering:
 
 
 class Guard(Transport):  # type: ignore[misc]  # PySyncObj has no types
-    """``peers`` are the other members' ids. ``emit`` sends a message to a peer and may drop it, never block."""
+    """``peers`` are the other voting members' ids. ``emit`` sends a message to a peer and may drop it, never block."""
 
     def __init__(
         self,
@@ -75,7 +76,9 @@ class Guard(Transport):  # type: ignore[misc]  # PySyncObj has no types
         heartbeat_s: float,
     ) -> None:
         super().__init__(None, None, [])
-        self._nodes: Mapping[str, Any] = {peer: Node(peer) for peer in peers}
+        self._voters, self._learners = peers, frozenset[str]()
+        self._linked: set[str] = set()  # who can be sent to, members or not
+        self._nodes: dict[str, Any] = {}
         self._journal = journal
         self._emit = emit
         self._clock = clock
@@ -124,25 +127,57 @@ class Guard(Transport):  # type: ignore[misc]  # PySyncObj has no types
 
     def connected(self, peer: str) -> None:
         """Messages can be sent to ``peer`` from now on."""
-        self._flows[peer] = Flow()
-        self._onNodeConnected(self._nodes[peer])
+        self._linked.add(peer)
+        self._open(peer)
 
     def disconnected(self, peer: str) -> None:
+        self._linked.discard(peer)
+        self._shut(peer)
+
+    def members(self, voters: frozenset[str], learners: frozenset[str], change: Callable[[], None]) -> None:
+        """The other members from now on. ``change`` tells PySyncObj, between the end of what was open to members
+        whose part changes, and its beginning anew: nothing that was acknowledged in the old part counts in the new."""
+        moved = (voters ^ self._voters) | (learners ^ self._learners)
+        for peer in moved:
+            self._shut(peer)
+            self._held_theirs.pop(peer, None)
+        self._voters, self._learners = voters, learners
+        change()
+        for peer in moved & self._linked:
+            self._open(peer)
+
+    def _open(self, peer: str) -> None:
+        if peer in self._voters:
+            self._flows[peer] = Flow()
+            self._onNodeConnected(self._node(peer))
+        elif peer in self._learners:
+            # PySyncObj sends entries to what it calls a read-only node, and counts it for nothing.
+            self._flows[peer] = Flow()
+            self._onReadonlyNodeConnected(self._node(peer))
+
+    def _shut(self, peer: str) -> None:
+        self._held_own.pop(peer, None)
         if self._flows.pop(peer, None) is not None:
-            self._held_own.pop(peer, None)
-            self._onNodeDisconnected(self._nodes[peer])
+            shut = self._onReadonlyNodeDisconnected if peer in self._learners else self._onNodeDisconnected
+            shut(self._node(peer))
+
+    def _node(self, peer: str) -> Any:
+        node = self._nodes.get(peer)
+        if node is None:
+            node = self._nodes[peer] = Node(peer)
+        return node
 
     def resume(self) -> None:
         """Before each tick: let PySyncObj send again to peers that were paused to end its sending loop."""
         for peer, flow in self._flows.items():
             if flow.paused:
                 flow.paused = False
-                self._onNodeConnected(self._nodes[peer])
+                self._onNodeConnected(self._node(peer))
 
     @property
     def reaches_anyone(self) -> bool:
         """Whether messages can be sent to a peer, or there is none."""
-        return bool(self._flows) or not self._nodes
+        return bool(self._flows) or not self._voters
 
     def deliver_timeout_now(self, leader: Any, term: int) -> None:
         """Let PySyncObj begin an election at its next tick. It listens only to what it takes for the leader."""
@@ -212,7 +247,7 @@ class Guard(Transport):  # type: ignore[misc]  # PySyncObj has no types
     def _pause(self, peer: str, flow: Flow) -> None:
         """PySyncObj goes on sending to a connected node until its log is at its end; so for now it is not."""
         flow.paused = True
-        self._onNodeDisconnected(self._nodes[peer])
+        self._onNodeDisconnected(self._node(peer))
 
     # --- receiving -----------------------------------------------------------------------------------------------
 
@@ -256,7 +291,7 @@ class Guard(Transport):  # type: ignore[misc]  # PySyncObj has no types
     def _receive_vote(self, peer: str, message: m.VoteGrant) -> None:
         """PySyncObj counts every grant; a member has one vote a term."""
         term, voters = self._votes
-        if message.term == term and peer not in voters:
+        if message.term == term and peer in self._voters and peer not in voters:
             voters.add(peer)
             self._deliver(peer, type="response_vote", term=term)
 
@@ -292,7 +327,7 @@ class Guard(Transport):  # type: ignore[misc]  # PySyncObj has no types
                 raise m.ProtocolViolation(f"entry of term {entry.term} after {term} from a leader of {message.term}")
             term = entry.term
             if entry.data != NO_OP and entry.data[:1] != bytes([COMMANDS]):
-                raise m.ProtocolViolation(f"entry of unknown type {entry.data[:1]!r}")
+                _check_configuration(entry.data)
 
     def _matches(self, index: int, term: int) -> bool:
         """Whether our log has that entry. What is committed equals every leader's log (leader completeness)."""
@@ -422,4 +457,11 @@ class Guard(Transport):  # type: ignore[misc]  # PySyncObj has no types
                 self._hold_ack(peer, flow)
 
     def _deliver(self, peer: str, **message: Any) -> None:
-        self._onMessageReceived(self._nodes[peer], message)
+        self._onMessageReceived(self._node(peer), message)
+
+
+def _check_configuration(data: bytes) -> None:
+    try:
+        decode_configuration(data)
+    except ValueError as error:
+        raise m.ProtocolViolation(str(error)) from None

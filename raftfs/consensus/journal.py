@@ -25,6 +25,7 @@ from typing import Any, overload
 
 from raftfs import fsync
 from raftfs.consensus import segments
+from raftfs.consensus.membership import CONFIGURATION
 from raftfs.consensus.termfile import TermFile
 from raftfs.errors import CorruptData
 from raftfs.limits import JOURNAL_SEGMENT_BYTES, JOURNAL_TAIL_BYTES_MAX
@@ -118,6 +119,7 @@ class Journal:
         self._lengths = array("I")
         self._term_starts: list[int] = []  # first index of each run of entries with one term
         self._terms: list[int] = []
+        self._configurations: list[tuple[int, bytes]] = []
         self._tail: dict[int, bytes] = {}
         self._tail_first = 1
         self._tail_bytes = 0
@@ -160,6 +162,12 @@ class Journal:
     def first_index_of_term(self, index: int) -> int:
         """First index in the log of the run of entries that have the term of the one at ``index``."""
         return max(self._first, self._term_starts[bisect_right(self._term_starts, index) - 1])
+
+    @property
+    def configuration(self) -> tuple[int, bytes] | None:
+        """Index and bytes of the newest entry that holds a configuration; the same object as long as it is that one.
+        None if the log that was loaded or written in this life has none."""
+        return self._configurations[-1] if self._configurations else None
 
     @property
     def segment_count(self) -> int:
@@ -278,7 +286,7 @@ class Journal:
             self._segment += 1
             self._offset = self._synced = 0
             self._put(segments.encode_header(self._segment))
-        self._remember(idx, term, (self._segment << 32) | self._offset, len(command))
+        self._remember(idx, term, (self._segment << 32) | self._offset, command)
         self._put(record)
         self._pending.last_index = idx
         self._tail[idx] = command
@@ -337,9 +345,11 @@ class Journal:
         self._offset += len(data)
         self._pending.ends[self._segment] = self._offset
 
-    def _remember(self, index: int, term: int, place: int, length: int) -> None:
+    def _remember(self, index: int, term: int, place: int, data: bytes | memoryview) -> None:
         self._places.append(place)
-        self._lengths.append(length)
+        self._lengths.append(len(data))
+        if data[0] == CONFIGURATION:
+            self._configurations.append((index, bytes(data)))
         if not self._terms or self._terms[-1] != term:
             self._term_starts.append(index)
             self._terms.append(term)
@@ -351,6 +361,8 @@ class Journal:
         keep = max(0, index - self._first)
         del self._places[keep:]
         del self._lengths[keep:]
+        while self._configurations and self._configurations[-1][0] >= index:
+            self._configurations.pop()
         while self._term_starts and self._term_starts[-1] >= index:
             self._term_starts.pop()
             self._terms.pop()
@@ -427,7 +439,7 @@ class Journal:
             self._first = min(self._first, record.index)
         if record.term < self.last_term:
             raise CorruptData(f"{path}: record at offset {record.offset} goes back to term {record.term}")
-        self._remember(record.index, record.term, (number << 32) | record.offset, len(record.data))
+        self._remember(record.index, record.term, (number << 32) | record.offset, record.data)
 
     def _secure_tail(self) -> None:
         """Cut what is unfinished, and make durable what a killed process may have left in the page cache alone."""

@@ -15,23 +15,24 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path
 from random import Random
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from raftfs.config import RaftTimes
 from raftfs.consensus import messages as m
-from raftfs.consensus.barriers import Barriers
-from raftfs.consensus.engine import Engine
 from raftfs.consensus.guard import NO_OP
-from raftfs.consensus.journal import Flush, Journal
+from raftfs.consensus.journal import Flush
 from raftfs.consensus.leaderwatch import LEADERLESS_S_MAX, LeaderWatch
+from raftfs.consensus.membership import CONFIGURATION, Configuration
+from raftfs.consensus.parts import Applier, ConsensusStatus, Entry, LogSizes, Parts, PeerStatus
 from raftfs.consensus.peers import Callbacks, PeerTransport
-from raftfs.consensus.proposals import Proposals, decode_batch
+from raftfs.consensus.proposals import decode_batch
+from raftfs.consensus.roster import Roster
 from raftfs.consensus.turns import Turns
-from raftfs.errors import DeadlineExceeded, NotLeader, StorageFull, TooLarge, Unavailable
-from raftfs.limits import COMMAND_BYTES_MAX, JOURNAL_SEGMENT_BYTES, JOURNAL_SEGMENTS_KEPT
+from raftfs.errors import Conflict, DeadlineExceeded, NotLeader, StorageFull, TooLarge, Unavailable
+from raftfs.limits import COMMAND_BYTES_MAX
 
 log = logging.getLogger(__name__)
 
@@ -41,66 +42,9 @@ _DISK_FULL_RETRY_S: Final = 1.0
 _LEADER_TICK_S_MAX: Final = 0.02  # a leader looks at its heartbeats and its quorum at least this often
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A committed entry: its commands in order (none for the no-op at the start of a term)."""
-
-    index: int
-    term: int
-    commands: list[bytes]
-
-
-class Applier(Protocol):
-    """The state machine, called in a thread of its own with entries in index order, each once."""
-
-    def apply(self, entries: Sequence[Entry]) -> list[list[Any]]:
-        """One result for each command, for the entries that were applied: all, or the first of them. StorageFull if
-        none could be for want of space; it is called again. Any other exception stops the node: it must not diverge."""
-
-    def checkpoint(self) -> None:
-        """Make all that was applied durable: the log before it may be cut. Called in the same thread."""
-
-
-@dataclass(frozen=True, slots=True)
-class LogSizes:
-    """How long the log gets: it is cut to ``segments_kept`` segments when it has half as many again."""
-
-    segment_bytes: int = JOURNAL_SEGMENT_BYTES
-    segments_kept: int = JOURNAL_SEGMENTS_KEPT
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What a member is made of. The simulator puts a part in here that lacks a rule, to see that the rule is missed."""
-
-    journal: Callable[..., Journal] = Journal
-    engine: Callable[..., Engine] = Engine
-    barriers: Callable[..., Barriers] = Barriers
-    proposals: Callable[..., Proposals] = Proposals
-
-
-@dataclass(frozen=True, slots=True)
-class PeerStatus:
-    connected: bool
-    match_index: int | None
-    """known on the leader alone"""
-    refused: str | None
-    """why this member refuses our connection"""
-
-
-@dataclass(frozen=True, slots=True)
-class ConsensusStatus:
-    term: int
-    leader_id: str | None
-    is_leader: bool
-    commit_index: int
-    applied_index: int
-    quorum: bool
-    peers: dict[str, PeerStatus]
-
-
 class Consensus:
-    """``members``: ids of all voting members, ``me`` among them. ``applied_index``: what the state machine has.
+    """``configuration``: the members as the state machine has them from entry ``configuration_index``, or at first from
+    the bootstrap (index 0). ``applied_index``: what the state machine has. ``roster``: whose UUIDs bind the names.
     ``on_behind(leader)`` is called when the leader's log begins after the end of ours: only its state helps then.
 
     Raises CorruptData if the journal in ``data_dir`` is damaged or ends before ``applied_index``.
@@ -110,7 +54,8 @@ class Consensus:
         self,
         *,
         me: str,
-        members: frozenset[str],
+        configuration: Configuration,
+        configuration_index: int = 0,
         data_dir: Path,
         applier: Applier,
         applied_index: int,
@@ -121,10 +66,11 @@ class Consensus:
         parts: Parts | None = None,
         sizes: LogSizes | None = None,
         on_behind: Callable[[str], None] = lambda _leader: None,
+        roster: Roster | None = None,
     ) -> None:
         parts = parts or Parts()
         self._me = me
-        self._peers = members - {me}
+        self._roster = roster or Roster(me=me, uuid="", configuration=configuration, index=configuration_index)
         self._applier = applier
         self._transport = transport
         self._clock = clock
@@ -135,12 +81,16 @@ class Consensus:
             data_dir / "journal", commit_floor=applied_index, segment_bytes=self._sizes.segment_bytes
         )
         self._engine = parts.engine(
-            me=me, peers=self._peers, journal=self._journal, applied_index=applied_index,
-            times=times, emit=transport.send, clock=clock, rng=rng or Random(),
+            me=me, base=configuration, base_index=configuration_index, journal=self._journal,
+            applied_index=applied_index, times=times, emit=transport.send, clock=clock, rng=rng or Random(),
+            bound_only=self._roster.checks,
         )  # fmt: skip
         self._engine.guard.on_behind = on_behind
+        self._engine.on_configuration = self._roster.follow
+        self._roster.follow(self._engine.configuration_index, self._engine.configuration)
+        self._roster.fresh = lambda: self._journal.last_index <= 1 and self._engine.term == 0
         self._barriers = parts.barriers(
-            me=me, peers=self._peers, engine=self._engine, emit=transport.send, clock=clock,
+            me=me, engine=self._engine, emit=transport.send, clock=clock,
             patience_s=4 * times.heartbeat_ms / 1000,
         )  # fmt: skip
         self._proposals = parts.proposals(self._append)
@@ -204,6 +154,11 @@ class Consensus:
     def commit_index(self) -> int:
         return self._engine.commit_index
 
+    @property
+    def configuration(self) -> Configuration:
+        """The members that count here now; the last change may not be committed yet."""
+        return self._engine.configuration
+
     def last_contact_s(self) -> float | None:
         """Seconds since this node heard a leader (0 if it leads); None if it never did."""
         if self._engine.is_leader:
@@ -219,7 +174,7 @@ class Consensus:
             commit_index=self._engine.commit_index,
             applied_index=self.applied_index,
             quorum=self._in_touch(),
-            peers={peer: self._peer_status(peer) for peer in sorted(self._peers)},
+            peers={peer: self._peer_status(peer) for peer in sorted(self.configuration.ids - {self._me})},
         )
 
     def _in_touch(self) -> bool:
@@ -241,19 +196,34 @@ class Consensus:
             raise StorageFull("the leader's disk is full; free some space on it", outcome="not_applied")
         return await self._proposals.submit(command, self._ask_turn, timeout_s=timeout_s)
 
+    async def change_members(self, change: Callable[[Configuration], Configuration], *, timeout_s: float) -> None:
+        """As leader, make ``change(present)`` the configuration, and wait until that is committed and applied here.
+
+        Raises Conflict if it may not follow the present one now, and what ``propose`` raises.
+        """
+
+        def place() -> tuple[int, int] | None:
+            try:
+                index = self._engine.change(change(self._engine.configuration))
+            except ValueError as error:
+                raise Conflict(str(error), outcome="not_applied", retry_after_s=1.0) from None
+            return None if index is None else (index, self._engine.term)
+
+        await self._proposals.submit_alone(place, self._ask_turn, timeout_s=timeout_s)
+
     def hold_log(self, index: int | None) -> None:
         """Do not cut entries from ``index`` on: a member that gets our state of then will need them. None ends it."""
         self._held_index = index
 
-    async def transfer(self, *, timeout_s: float) -> bool:
-        """As leader, hand the leadership to the member with the newest log, and lose nothing: proposals wait until
-        that member has the whole log, and are sent on to it afterwards. False if nobody took over in time."""
+    async def transfer(self, *, timeout_s: float, to: str | None = None) -> bool:
+        """As leader, hand the leadership to ``to`` (the member with the newest log), and lose nothing: proposals wait
+        until that member has the whole log, and are sent on to it afterwards. False if nobody took over in time."""
         self._transferring = True
         try:
             async with asyncio.timeout(timeout_s):
                 while self._engine.is_leader and not self.failed.done():
                     if self._journal.last_index == self.applied_index:
-                        self._engine.transfer()
+                        self._engine.transfer(to)
                     self._ask_turn()
                     await asyncio.sleep(self._times.heartbeat_ms / 1000)
         except TimeoutError:
@@ -349,8 +319,9 @@ class Consensus:
             self._engine.tick()
             self._watch_leader()
             self._yield_if_full()
+            self._check_identities()
             if self._engine.is_leader:
-                if not self._transferring:
+                if not self._transferring and self._all_known():
                     self._proposals.pump(self._journal.last_index - self.applied_index)
             else:
                 self._proposals.refuse_waiting()
@@ -416,11 +387,27 @@ class Consensus:
     def _yield_if_full(self) -> None:
         """A node without room does not stand for election, and as leader asks another one to take over: the others
         hold its entries, and may have room."""
-        self._engine.elections.stands = not self._full
+        self._engine.elections.stands = not self._full and self._engine.is_voter and self._roster.formed
         due = self._clock() - self._gave_up_s >= _DISK_FULL_RETRY_S
-        if self._full and self._peers and self._engine.is_leader and due:
+        if self._full and self._engine.peers and self._engine.is_leader and due:
             self._gave_up_s = self._clock()
             self._engine.transfer()
+
+    # --- identities ----------------------------------------------------------------------------------------------
+
+    def _check_identities(self) -> None:
+        """Vote only if that is safe; as leader, bind the names of the members to the data directories that came."""
+        self._engine.elections.votes = self._roster.formed
+        if self._roster.checks and self._engine.is_leader:
+            bound = self._roster.bound()
+            if bound != self._engine.configuration:
+                with suppress(ValueError):  # not now: the next turn tries again
+                    self._engine.change(bound)
+
+    def _all_known(self) -> bool:
+        """Nothing is proposed before the names of all voters are bound: an acknowledged write must never be counted by
+        a member whose loss of memory nobody would notice."""
+        return not self._roster.checks or all(m.uuid or not m.voter for m in self._engine.configuration.members)
 
     # --- the state machine's thread ------------------------------------------------------------------------------
 
@@ -462,8 +449,11 @@ class Consensus:
         stop = min(self._engine.safe_index, self.applied_index + _APPLY_ENTRIES_MAX)
         for index in range(self.applied_index + 1, stop + 1):
             data = self._journal.data(index)
-            commands = [] if data == NO_OP else decode_batch(data[1:])
-            entries.append(Entry(index, self._journal.term(index), commands))
+            if data[0] == CONFIGURATION:
+                entries.append(Entry(index, self._journal.term(index), [], data))
+            else:
+                commands = [] if data == NO_OP else decode_batch(data[1:])
+                entries.append(Entry(index, self._journal.term(index), commands))
             size += len(data)
             if size > _APPLY_BYTES_MAX:
                 break
@@ -473,7 +463,7 @@ class Consensus:
         self._full.discard("state")
         for entry, answers in zip(entries, results, strict=True):
             self.applied_index = entry.index
-            self._proposals.applied(entry.index, entry.term, answers)
+            self._proposals.applied(entry.index, entry.term, answers if entry.configuration is None else [None])
         while self._applied_waiters and self._applied_waiters[0][0] <= self.applied_index:
             waiter = heapq.heappop(self._applied_waiters)[2]
             if not waiter.done():

@@ -14,7 +14,7 @@ import logging
 import random
 import socket
 import ssl
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
@@ -24,6 +24,8 @@ from raftfs.config import split_address
 from raftfs.consensus import messages as m
 from raftfs.consensus.compatibility import Versions, disagreement, our_versions
 from raftfs.consensus.frames import Connection
+from raftfs.consensus.membership import Configuration
+from raftfs.consensus.roster import Roster
 from raftfs.consensus.rpc import BulkClient, BulkServer, Handler
 from raftfs.errors import Unavailable
 from raftfs.limits import PEER_CONNECTIONS_MAX, PEER_FRAME_BYTES_MAX, PEER_HELLO_S_MAX
@@ -33,9 +35,11 @@ log = logging.getLogger(__name__)
 Channel = Literal["raft", "bulk"]
 _CHANNELS: Final[tuple[Channel, ...]] = ("raft", "bulk")
 _HELLO_BYTES_MAX: Final = 1024
+_WELCOME_BYTES_MAX: Final = 16 * 1024  # with up to MEMBERS_MAX members in it
 _DIAL_S_MAX: Final = 1.0
 _REDIAL_S_MIN: Final = 0.02
 _REDIAL_S_MAX: Final = 0.5
+_REFUSED_REDIAL_S: Final = 1.0
 _KEEPALIVE_S: Final = 5
 _UNACKED_MS_MAX: Final = 10_000  # TCP gives a connection up if nothing that was sent is acknowledged for this long
 
@@ -49,13 +53,22 @@ class Hello(msgspec.Struct, frozen=True):
     receiver: str
     channel: Channel
     versions: Versions
+    uuid: str = ""
+    """of the sender's data directory"""
+    fresh: bool = False
+    """that directory holds nothing yet"""
 
 
 class Welcome(msgspec.Struct, frozen=True):
-    """Its answer; ``refused`` says why, None if the connection stands."""
+    """Its answer; ``refused`` says why, None if the connection stands. ``configuration`` counts for who answers, from
+    entry ``configuration_index`` of its log."""
 
     refused: str | None = None
     versions: Versions | None = None
+    uuid: str = ""
+    fresh: bool = False
+    configuration_index: int = 0
+    configuration: Configuration | None = None
 
 
 @dataclass(slots=True)
@@ -64,6 +77,9 @@ class _Peer:
 
     id: str
     address: tuple[str, int]
+    uuid: str = ""
+    """what the configuration binds its name to"""
+    tasks: list[asyncio.Task[None]] = field(default_factory=list)
     raft: Connection | None = None
     bulk: BulkClient | None = None
     refused: str | None = None
@@ -83,7 +99,7 @@ class Callbacks:
 
 
 class PeerTransport:
-    """``members``: id → ``host:port`` of every member, this one too. ``tls``: contexts (server, client) or None.
+    """``roster`` says who is talked to, ``listen`` (``host:port``) where. ``tls``: contexts (server, client) or None.
 
     The client context must check host names; the server one must demand certificates. ``versions``: what this member
     says of itself in each greeting.
@@ -92,23 +108,23 @@ class PeerTransport:
     def __init__(
         self,
         *,
-        me: str,
+        roster: Roster,
         cluster_id: str,
-        members: Mapping[str, str],
-        listen: str | None = None,
+        listen: str,
         tls: tuple[ssl.SSLContext, ssl.SSLContext] | None = None,
         versions: Callable[[], Versions] = our_versions,
     ) -> None:
-        self._me = me
+        self._me = roster.me
+        self._roster = roster
         self._versions = versions
         self._cluster_id = cluster_id
-        self._listen = split_address(listen or members[me])
+        self._listen = split_address(listen)
         self._tls = tls
-        self._peers = {id_: _Peer(id_, split_address(at)) for id_, at in members.items() if id_ != me}
+        self._peers: dict[str, _Peer] = {}
         self._server: asyncio.Server | None = None
         self._incoming: set[Connection] = set()
         self._strangers: list[Connection] = []  # of these, those that have not greeted, oldest first
-        self._tasks: list[asyncio.Task[None]] = []
+        self._ending: set[asyncio.Task[None]] = set()
         self._bulk = BulkServer()
         self.on = Callbacks()
 
@@ -118,17 +134,44 @@ class PeerTransport:
         host, port = self._listen
         server_tls = self._tls[0] if self._tls else None
         self._server = await loop.create_server(self._accept, host, port, ssl=server_tls, reuse_address=True)
-        self._tasks = [
-            asyncio.create_task(self._keep_dialing(peer, channel), name=f"dial-{peer.id}-{channel}")
-            for peer in self._peers.values()
-            for channel in _CHANNELS
-        ]
+        self._roster.on_change = self._follow
+        self._follow()
+
+    def _follow(self) -> None:
+        """Talk to those whom the roster names, and to nobody else."""
+        book = self._roster.book
+        for peer in list(self._peers.values()):
+            record = book.get(peer.id)
+            if record is None or split_address(record.peer) != peer.address or peer.uuid not in ("", record.uuid):
+                self._leave(peer)
+            else:
+                peer.uuid = record.uuid
+        for record in book.values():
+            if record.id not in self._peers:
+                peer = self._peers[record.id] = _Peer(record.id, split_address(record.peer), record.uuid)
+                peer.tasks = [
+                    asyncio.create_task(self._keep_dialing(peer, channel), name=f"dial-{peer.id}-{channel}")
+                    for channel in _CHANNELS
+                ]
+
+    def _leave(self, peer: _Peer) -> None:
+        """It is no member any more, or has another data directory from now on."""
+        del self._peers[peer.id]
+        for task in peer.tasks:
+            task.cancel()
+            self._ending.add(task)
+            task.add_done_callback(self._ending.discard)
+        for connection in list(peer.incoming.values()):
+            connection.abort()
 
     async def stop(self) -> None:
         """Close everything; requests under way fail with Unavailable."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._roster.on_change = lambda: None
+        for peer in list(self._peers.values()):
+            for task in peer.tasks:
+                task.cancel()
+                self._ending.add(task)
+        await asyncio.gather(*self._ending, return_exceptions=True)
         if self._server is not None:
             self._server.close()
         for connection in list(self._incoming):
@@ -140,17 +183,19 @@ class PeerTransport:
 
     def connected(self, peer: str) -> bool:
         """Whether Raft messages can be sent to ``peer`` now."""
-        return self._peers[peer].raft is not None
+        found = self._peers.get(peer)
+        return found is not None and found.raft is not None
 
     def refusal(self, peer: str) -> str | None:
         """Why ``peer`` refused our last greeting; None if it did not."""
-        return self._peers[peer].refused
+        found = self._peers.get(peer)
+        return None if found is None else found.refused
 
     def send(self, peer: str, message: m.Message) -> None:
         """Queue a Raft message; dropped if there is no connection. Never blocks."""
-        connection = self._peers[peer].raft
-        if connection is not None:
-            connection.send(m.encode(message))
+        found = self._peers.get(peer)
+        if found is not None and found.raft is not None:
+            found.raft.send(m.encode(message))
 
     def handle(self, kind: str, handler: Handler) -> None:
         """Answer bulk requests of ``kind`` with ``handler(peer, payload)``; a RaftfsError reaches the asker."""
@@ -161,7 +206,8 @@ class PeerTransport:
     ) -> bytes:
         """Ask a member. Raises Unavailable if it cannot be reached, gave no answer in time, or the connection broke;
         otherwise whatever its handler raised."""
-        client = self._peers[peer].bulk
+        found = self._peers.get(peer)
+        client = None if found is None else found.bulk
         if client is None:
             raise Unavailable(f"member {peer} is not connected")
         parts: list[bytes | bytearray | memoryview] = [payload] if isinstance(payload, bytes) else list(payload)
@@ -198,7 +244,7 @@ class PeerTransport:
         self._incoming_lost(connection)
         if peer.incoming.get(channel) is connection:
             del peer.incoming[channel]
-            if channel == "raft":
+            if self._peers.get(peer.id) is peer and channel == "raft":
                 self.on.lost(peer.id)
 
     def _greeted(self, connection: Connection, frame: bytes) -> None:
@@ -209,7 +255,12 @@ class PeerTransport:
             connection.abort()
             return
         refused = self._check_hello(hello, connection)
-        connection.send(msgspec.msgpack.encode(Welcome(refused, self._versions())))
+        answer = Welcome(refused, self._versions(), self._roster.uuid, self._roster.fresh())
+        if hello.sender in self._peers:  # strangers are told nothing
+            answer = msgspec.structs.replace(
+                answer, configuration_index=self._roster.index, configuration=self._roster.configuration
+            )
+        connection.send(msgspec.msgpack.encode(answer))
         if refused is not None:
             log.warning("refused %s on the peer port: %s", connection.extra("peername"), refused)
             connection.close()
@@ -238,11 +289,10 @@ class PeerTransport:
             return f"this is cluster {self._cluster_id!r}, not {hello.cluster_id!r}"
         if hello.receiver != self._me:
             return f"this is member {self._me!r}, not {hello.receiver!r}; check the addresses of the members"
-        if hello.sender not in self._peers:
-            return f"{hello.sender!r} is not a member of this cluster"
         if self._tls is not None and hello.sender not in _certified_names(connection):
             return f"the certificate does not name {hello.sender!r}"
-        return disagreement(self._me, self._versions(), hello.sender, hello.versions)
+        disagreed = disagreement(self._me, self._versions(), hello.sender, hello.versions)
+        return disagreed or self._roster.admit(hello.sender, hello.uuid, hello.fresh)
 
     def _raft_frame(self, connection: Connection, peer: str, raw: bytes) -> None:
         try:
@@ -273,6 +323,8 @@ class PeerTransport:
                 finally:
                     self._lost(peer, channel)
                     connection.abort()
+            if peer.refused is not None:
+                delay_s = _REFUSED_REDIAL_S
             await asyncio.sleep(delay_s * (0.5 + random.random()))
             delay_s = min(2 * delay_s, _REDIAL_S_MAX)
 
@@ -289,7 +341,7 @@ class PeerTransport:
             if not lost.done():
                 lost.set_result(None)
 
-        connection = Connection(frame_bytes_max=_HELLO_BYTES_MAX, on_frame=first_frame, on_lost=gone)
+        connection = Connection(frame_bytes_max=_WELCOME_BYTES_MAX, on_frame=first_frame, on_lost=gone)
         host, port = peer.address
         client_tls = self._tls[1] if self._tls else None
         try:
@@ -298,20 +350,27 @@ class PeerTransport:
                     lambda: connection, host, port, ssl=client_tls, server_hostname=peer.id if client_tls else None
                 )
                 _tune(connection)
-                hello = Hello(self._cluster_id, self._me, peer.id, channel, self._versions())
+                hello = Hello(
+                    self._cluster_id, self._me, peer.id, channel, self._versions(),
+                    self._roster.uuid, self._roster.fresh(),
+                )  # fmt: skip
                 connection.send(msgspec.msgpack.encode(hello))
                 welcome = msgspec.msgpack.decode(await _uncancelled(welcomed), type=Welcome)
         except (OSError, ssl.SSLError, TimeoutError, msgspec.MsgspecError) as error:
             log.debug("cannot reach member %s at %s:%d: %s", peer.id, host, port, error)
             connection.abort()
             return None
-        refused = welcome.refused
+        refused, whose = welcome.refused, "refused this node"
         if refused is None and welcome.versions is not None:
             refused = disagreement(self._me, self._versions(), peer.id, welcome.versions)
+        if refused is None:
+            refused, whose = self._roster.admit(peer.id, welcome.uuid, welcome.fresh), "is refused"
+        if welcome.configuration is not None:
+            self._roster.learn(welcome.configuration_index, welcome.configuration)
         if refused is not None and peer.refused != refused:
-            log.error("member %s refused this node: %s", peer.id, refused)
+            log.error("member %s %s: %s", peer.id, whose, refused)
         peer.refused = refused
-        if refused is not None:
+        if refused is not None or self._peers.get(peer.id) is not peer:
             connection.abort()
             return None
         connection.frame_bytes_max = PEER_FRAME_BYTES_MAX

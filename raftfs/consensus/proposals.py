@@ -77,6 +77,28 @@ class Proposals:
         except TimeoutError:
             raise _past_deadline(proposal, timeout_s) from None
 
+    async def submit_alone(
+        self, place: Callable[[], tuple[int, int] | None], pump: Callable[[], None], *, timeout_s: float
+    ) -> None:
+        """Wait for the fate of an entry that ``place`` puts into the log by itself.
+
+        Raises what ``place`` does, NotLeader, Unavailable (another entry took its place) or UnknownOutcome.
+        """
+        placed = place()
+        if placed is None:
+            raise NotLeader("this node is not the leader", outcome="not_applied")
+        proposal = _Proposal(b"", asyncio.get_running_loop().create_future())
+        proposal.proposed = True
+        index, term = placed
+        self._open.setdefault(index, []).append((term, [proposal]))
+        self._open_count += 1
+        pump()
+        try:
+            async with asyncio.timeout(timeout_s):
+                await proposal.future
+        except TimeoutError:
+            raise _past_deadline(proposal, timeout_s) from None
+
     def pump(self, in_flight: int) -> None:
         """Make entries of what waits while fewer than ENTRIES_IN_FLIGHT_MAX are in flight."""
         while self._waiting and in_flight < ENTRIES_IN_FLIGHT_MAX:

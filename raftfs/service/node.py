@@ -23,7 +23,18 @@ from raftfs import fsync
 from raftfs.api import make_app
 from raftfs.chunks import ChunkStore
 from raftfs.config import NodeConfig
-from raftfs.consensus import Consensus, Entry, LogSizes, PeerTransport, our_versions, tls_contexts
+from raftfs.consensus import (
+    Configuration,
+    Consensus,
+    Entry,
+    LogSizes,
+    MemberRecord,
+    PeerTransport,
+    Roster,
+    decode_configuration,
+    our_versions,
+    tls_contexts,
+)
 from raftfs.errors import ConfigError, CorruptData, StorageFull
 from raftfs.frontend import Directory, Forwarder
 from raftfs.frontend.upstream import Upstream
@@ -97,22 +108,25 @@ class Node:
     async def _start(self, stack: AsyncExitStack) -> None:
         config, data_dir = self.config, self.config.data_dir
         stack.callback(os.close, _lock(data_dir))
-        _check_identity(config)
+        own_uuid = _check_identity(config)
         install(data_dir)
         state = StateMachine(data_dir / "state.db")
         stack.callback(state.close)
         chunks = ChunkStore(data_dir / "chunks")
+        index, configuration = _members(config, state)
+        roster = Roster(me=config.id, uuid=own_uuid, configuration=configuration, index=index)
         transport = PeerTransport(
-            me=config.id,
+            roster=roster,
             cluster_id=config.cluster_id,
-            members={member.id: member.peer for member in config.members},
-            listen=config.peer_listen,
+            listen=config.peer_address,
             tls=_tls(config),
             versions=lambda: our_versions(state.version),
         )
         self._consensus = Consensus(
             me=config.id,
-            members=frozenset(member.id for member in config.members),
+            configuration=configuration,
+            configuration_index=index,
+            roster=roster,
             data_dir=data_dir,
             applier=StateApplier(state),
             applied_index=state.applied_index,
@@ -143,7 +157,7 @@ class Node:
 
     async def _hand_over(self) -> None:
         """A leader that is stopped lets another one lead first, so that nobody waits for an election."""
-        if self._consensus.is_leader and len(self.config.members) > 1:
+        if self._consensus.is_leader and len(self._consensus.configuration.voters) > 1:
             await self._consensus.transfer(timeout_s=_HAND_OVER_S_MAX)
 
     async def _serve_http(self, stack: AsyncExitStack) -> str:
@@ -151,6 +165,7 @@ class Node:
         upstream = Upstream()
         stack.push_async_callback(upstream.close)
         urls = [member.url for member in config.members]
+        urls += [member.url for member in self._consensus.configuration.members]
         directory = Directory(upstream, urls, me=config.me.url, local=lambda: self.service.cluster.leader)
         stack.push_async_callback(directory.close)
         app = make_app(self.service, forwarder=Forwarder(directory, upstream), deadline_s=config.request_deadline_s)
@@ -169,7 +184,7 @@ class StateApplier:
         answers: list[list[Any]] = []
         for entry in entries:
             try:
-                answers.append(list(self._state.apply(entry.index, entry.term, entry.commands)))
+                answers.append(list(self._state.apply(entry.index, entry.term, entry.commands, entry.configuration)))
             except StorageFull:
                 if not answers:
                     raise
@@ -203,12 +218,21 @@ def _lock(data_dir: Path) -> int:
     return fd
 
 
-def _check_identity(config: NodeConfig) -> None:
+def _members(config: NodeConfig, state: StateMachine) -> tuple[int, Configuration]:
+    """Who the members are: what the state knows, or, before the first entry that says so, the configuration file."""
+    stored = state.configuration
+    if stored is not None:
+        return stored[0], decode_configuration(stored[1])
+    return 0, Configuration(tuple(MemberRecord(member.id, member.peer, member.url) for member in config.members))
+
+
+def _check_identity(config: NodeConfig) -> str:
+    """The UUID of the data directory, made if it is a new one."""
     path = config.data_dir / "node.json"
     if not path.exists():
         identity = _Identity(str(uuid.uuid4()), config.id, config.cluster_id)
         fsync.write_durably(path, msgspec.json.encode(identity))
-        return
+        return identity.uuid
     try:
         identity = msgspec.json.decode(path.read_bytes(), type=_Identity)
     except msgspec.MsgspecError as error:
@@ -218,6 +242,7 @@ def _check_identity(config: NodeConfig) -> None:
             f"data_dir {config.data_dir} belongs to member {identity.id!r} of cluster {identity.cluster_id!r}, "
             f"not to {config.id!r} of {config.cluster_id!r}"
         )
+    return identity.uuid
 
 
 def _tls(config: NodeConfig) -> tuple[Any, Any] | None:

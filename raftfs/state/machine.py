@@ -99,8 +99,17 @@ class StateMachine:
         """The format version by which the log is judged after the last committed entry."""
         return self._committed.version
 
-    def apply(self, index: int, term: int, commands: Sequence[bytes]) -> list[Result]:
+    @property
+    def configuration(self) -> tuple[int, bytes] | None:
+        """Who the members are: index and bytes of the last entry that said so; None if there was none."""
+        row = self._db.execute("SELECT at, data FROM membership").fetchone()
+        return None if row is None else (row[0], row[1])
+
+    def apply(
+        self, index: int, term: int, commands: Sequence[bytes], configuration: bytes | None = None
+    ) -> list[Result]:
         """Apply one entry in one transaction; returns a result for each of its commands (encoded envelopes).
+        ``configuration`` is kept as it is.
 
         An entry at or below the applied index is skipped: []. A user's mistake is a result, never an exception.
         Raises ValueError if entries are missing before this one, StorageFull if the disk is full, CorruptData if the
@@ -113,7 +122,7 @@ class StateMachine:
             raise ValueError(f"entry {index} does not follow entry {self._committed.index}")
         try:
             self._db.execute("BEGIN IMMEDIATE")
-            results = self._apply_all(index, term, commands)
+            results = self._apply_all(index, term, commands, configuration)
             self._db.execute("COMMIT")
         except BaseException as error:
             self._roll_back()
@@ -146,8 +155,11 @@ class StateMachine:
         """Close the database. What was applied stays; the machine is of no use afterwards."""
         self._db.close()
 
-    def _apply_all(self, index: int, term: int, commands: Sequence[bytes]) -> list[Result]:
+    def _apply_all(self, index: int, term: int, commands: Sequence[bytes], configuration: bytes | None) -> list[Result]:
         covered = [self._meta.state_hash, index.to_bytes(8, "big"), term.to_bytes(8, "big")]
+        if configuration is not None:
+            self._db.execute("INSERT OR REPLACE INTO membership VALUES (1, ?, ?)", (index, configuration))
+            covered.append(configuration)
         results = []
         for command in commands:
             result = self._apply_one(command)

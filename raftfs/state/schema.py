@@ -66,6 +66,8 @@ _TABLES: Final = (
     """CREATE TABLE outcome (
         seq INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, fingerprint BLOB NOT NULL, time_ms INTEGER NOT NULL,
         result BLOB NOT NULL)""",
+    # Who the members are, as of entry ``at``: opaque here.
+    "CREATE TABLE membership (id INTEGER PRIMARY KEY CHECK (id = 1), at INTEGER NOT NULL, data BLOB NOT NULL)",
     f"INSERT INTO version VALUES ({ROOT_INODE}, 0, 0, 0, 0, NULL, NULL, NULL)",
     f"INSERT INTO meta VALUES (1, 0, 0, 0, 0, {ROOT_INODE}, 0, 0, 0, zeroblob(32))",
     f"PRAGMA application_id = {_APPLICATION_ID}",

@@ -20,6 +20,7 @@ from raftfs.consensus.barriers import Barriers
 from raftfs.consensus.engine import Engine
 from raftfs.consensus.guard import NO_OP, Guard
 from raftfs.consensus.journal import Flush, Journal
+from raftfs.consensus.membership import CONFIGURATION, Configuration, decode_configuration
 from raftfs.testing.invariants import LogEntry
 from raftfs.testing.virtual import Clock
 
@@ -54,12 +55,17 @@ class State:
     durable: int = 0
 
     def values(self) -> list[str]:
-        return [data[1:].decode() for _, _, data in self.applied if data != NO_OP]
+        return [data[1:].decode() for _, _, data in self.applied if data != NO_OP and data[0] != CONFIGURATION]
+
+    def configuration(self, bootstrap: Configuration) -> tuple[int, Configuration]:
+        for index, _, data in reversed(self.applied):
+            if data[0] == CONFIGURATION:
+                return index, decode_configuration(data)
+        return 0, bootstrap
 
 
 class Member:
     def __init__(self, cluster: GuardedCluster, name: str, state: State, journal: Journal) -> None:
-        peers = frozenset(cluster.names) - {name}
         self.state = state
         self.journal = journal
         self.flush: Flush | None = None
@@ -69,12 +75,13 @@ class Member:
         def emit(peer: str, message: m.Message) -> None:
             cluster.network.send(name, peer, m.encode(message))
 
-        self.engine = Engine(
-            me=name, peers=peers, journal=journal, applied_index=len(state.applied), times=cluster.times,
-            emit=emit, clock=cluster.clock, rng=random.Random(name), guard=cluster.guard,
+        index, configuration = state.configuration(Configuration.of(cluster.voters))
+        self.engine = cluster.engine(
+            me=name, base=configuration, base_index=index, journal=journal, applied_index=len(state.applied),
+            times=cluster.times, emit=emit, clock=cluster.clock, rng=random.Random(name), guard=cluster.guard,
         )  # fmt: skip
         self.barriers = Barriers(
-            me=name, peers=peers, engine=self.engine, emit=emit, clock=cluster.clock,
+            me=name, engine=self.engine, emit=emit, clock=cluster.clock,
             patience_s=4 * cluster.times.heartbeat_ms / 1000,
         )  # fmt: skip
 
@@ -117,7 +124,8 @@ class Member:
 
 class GuardedCluster(Cluster):
     """``directory`` holds each node's files. ``lazy_disk``: writes take place in :meth:`disk_step` alone; otherwise all
-    that waits is durable before anything else happens, except on the nodes in ``held_disks``."""
+    that waits is durable before anything else happens, except on the nodes in ``held_disks``. ``voters``: who is a
+    member at first (default: all)."""
 
     def __init__(
         self,
@@ -125,6 +133,8 @@ class GuardedCluster(Cluster):
         clock: Clock,
         directory: Path,
         *,
+        voters: Iterable[str] | None = None,
+        engine: type[Engine] = Engine,
         guard: type[Guard] = Guard,
         lazy_disk: bool = False,
         apply_what_is_not_durable: bool = False,
@@ -134,6 +144,8 @@ class GuardedCluster(Cluster):
         super().__init__(names, clock)
         self.directory = directory
         self.times = RaftTimes()
+        self.voters = sorted(voters or names)
+        self.engine = engine
         self.guard = guard
         self.lazy_disk = lazy_disk
         self.apply_what_is_not_durable = apply_what_is_not_durable

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from raftfs.config import RaftTimes
-from raftfs.consensus import Consensus, Entry
+from raftfs.consensus import Configuration, Consensus, Entry
 from raftfs.consensus import messages as m
 from raftfs.consensus.peers import Callbacks
 from raftfs.errors import NotLeader
@@ -79,7 +79,7 @@ class Members:
             (directory / name).mkdir()
             self.nodes[name] = Consensus(
                 me=name,
-                members=frozenset(names),
+                configuration=Configuration.of(names),
                 data_dir=directory / name,
                 applier=self.states[name],
                 applied_index=0,

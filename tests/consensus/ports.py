@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import socket
+import ssl
+from collections.abc import Mapping
+
+from raftfs.consensus import Configuration, MemberRecord, PeerTransport, Roster
 
 
 def free_address() -> str:
@@ -10,3 +14,13 @@ def free_address() -> str:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return f"127.0.0.1:{sock.getsockname()[1]}"
+
+
+def peer_transport(
+    me: str, members: Mapping[str, str], *, cluster_id: str = "c", uuid: str = "",
+    tls: tuple[ssl.SSLContext, ssl.SSLContext] | None = None,
+) -> PeerTransport:  # fmt: skip
+    """A transport among members (id → address) that all vote; without ``uuid``, nobody's identity is checked."""
+    records = tuple(MemberRecord(name, address, f"http://{address}") for name, address in members.items())
+    roster = Roster(me=me, uuid=uuid, configuration=Configuration(records))
+    return PeerTransport(roster=roster, cluster_id=cluster_id, listen=members[me], tls=tls)

@@ -231,7 +231,7 @@ class Schedule:
                 self._look(name)
             if last is None or last.refused or last.lost:
                 last = self._last_put()
-            elif last.acknowledged and len({cluster.applied_index(name) for name in cluster.names}) == 1:
+            elif last.acknowledged and len({cluster.applied_index(name) for name in self._members()}) == 1:
                 break
         else:
             raise Violation("liveness", "the cluster did not come to rest")
@@ -240,8 +240,12 @@ class Schedule:
             for proposed_at, proposal in self.proposals
             if proposal.value in self.answered_at
         ]
-        states = {name: [value.encode() for value in cluster.values(name)] for name in cluster.names}
+        states = {name: [value.encode() for value in cluster.values(name)] for name in self._members()}
         self.checker.finish(states, promises)
+
+    def _members(self) -> list[str]:
+        """Who has to have everything in the end."""
+        return self.cluster.names
 
     def _last_put(self) -> Any:
         for name in self.cluster.names:

@@ -19,7 +19,7 @@ from raftfs.consensus.compatibility import our_versions
 from raftfs.consensus.peers import Callbacks, Hello, PeerTransport, Welcome, tls_contexts
 from raftfs.limits import PEER_FRAME_BYTES_MAX
 
-from .ports import free_address
+from .ports import free_address, peer_transport
 
 
 @asynccontextmanager
@@ -30,7 +30,7 @@ async def pair(
 ) -> AsyncIterator[tuple[PeerTransport, PeerTransport]]:
     members = {"a": free_address(), "b": free_address()}
     transports = [
-        PeerTransport(me=me, cluster_id=cluster_id, members=members, tls=tls(me) if tls else None)  # type: ignore[arg-type]
+        peer_transport(me, members, cluster_id=cluster_id, tls=tls(me) if tls else None)  # type: ignore[arg-type]
         for me, cluster_id in zip(members, cluster_ids, strict=True)
     ]
     for transport in transports:

@@ -20,12 +20,12 @@ from pysyncobj.encryptor import getEncryptor
 
 from raftfs.consensus import messages as m
 from raftfs.consensus.guard import NO_OP
-from raftfs.consensus.peers import Callbacks, PeerTransport
+from raftfs.consensus.peers import Callbacks
 from raftfs.limits import PEER_FRAME_BYTES_MAX
 
 from .guarded_cluster import GuardedMaker
 from .plain_cluster import PlainMaker, type_byte
-from .ports import free_address
+from .ports import free_address, peer_transport
 
 TICKS_MAX = 1000  # of at most 10 ms each: how long a real node is driven before a test gives up
 PASSWORD = "a password"
@@ -210,7 +210,7 @@ def test_plain_pysyncobj_with_a_password_accepts_what_an_attacker_recorded_and_s
 async def test_raftfs_unpickles_and_inflates_nothing_and_closes_the_connection(tmp_path: Path) -> None:
     address = free_address()
     heard: list[Any] = []
-    transport = PeerTransport(me="a", cluster_id="c", members={"a": address, "b": "127.0.0.1:1"})
+    transport = peer_transport("a", {"a": address, "b": "127.0.0.1:1"})
     transport.on = Callbacks(message=lambda peer, message: heard.append(message))
     await transport.start()
     proof = tmp_path / "made by the server"
@@ -235,7 +235,7 @@ async def test_raftfs_unpickles_and_inflates_nothing_and_closes_the_connection(t
 def test_raftfs_listens_on_the_address_that_it_is_given() -> None:
     async def listening() -> list[str]:
         address = free_address()
-        transport = PeerTransport(me="a", cluster_id="c", members={"a": address})
+        transport = peer_transport("a", {"a": address})
         await transport.start()
         try:
             server = transport._server

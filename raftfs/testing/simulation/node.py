@@ -19,8 +19,8 @@ from typing import Any
 from raftfs.chunks import ChunkMissing, ChunkStore, CollectReport
 from raftfs.chunks.store import Data
 from raftfs.config import NodeConfig
-from raftfs.consensus import Consensus
-from raftfs.consensus.member import LogSizes, Parts
+from raftfs.consensus import Configuration, Consensus
+from raftfs.consensus.parts import LogSizes, Parts
 from raftfs.errors import StorageFull
 from raftfs.service.node import StateApplier
 from raftfs.service.service import Service
@@ -107,10 +107,10 @@ class WatchedMachine(StateMachine):
         super().__init__(path)
         self._node = node
 
-    def apply(self, index: int, term: int, commands: Sequence[bytes]) -> list[Any]:
+    def apply(self, index: int, term: int, commands: Sequence[bytes], configuration: bytes | None = None) -> list[Any]:
         if self._node.machine.disk.full:
             raise StorageFull("no space left on the simulated disk")
-        results = super().apply(index, term, commands)
+        results = super().apply(index, term, commands, configuration)
         self._node.judge.applied(self._node, index, term, commands, results, self.state_hash)
         return results
 
@@ -169,7 +169,7 @@ class Node:
         self._transport = transport = SimulatedTransport(self._network, self.name, process)
         self.consensus = Consensus(
             me=self.name,
-            members=frozenset(member.id for member in config.members),
+            configuration=Configuration.of(member.id for member in config.members),
             data_dir=root,
             applier=StateApplier(state),
             applied_index=state.applied_index,

@@ -16,7 +16,7 @@ from raftfs.consensus.barriers import Barriers
 from raftfs.consensus.elections import Elections
 from raftfs.consensus.engine import Engine
 from raftfs.consensus.guard import Guard
-from raftfs.consensus.member import Parts
+from raftfs.consensus.parts import Parts
 from raftfs.consensus.proposals import Proposals
 from raftfs.errors import RaftfsError, Unavailable, UnknownOutcome
 from raftfs.testing.simulation.simulation import Plant
@@ -89,7 +89,7 @@ class DisloyalEngine(Engine):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.elections = Disloyal(
-            me=options["me"], peers=options["peers"], voter=self, times=options["times"], emit=options["emit"],
+            me=options["me"], peers=self.peers, voter=self, times=options["times"], emit=options["emit"],
             clock=options["clock"], rng=options["rng"],
         )  # fmt: skip
         self.guard.on_vote = self.elections.voted

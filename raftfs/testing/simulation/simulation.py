@@ -19,7 +19,7 @@ from raftfs import fsync
 from raftfs.config import MemberConfig, NodeConfig, RaftTimes
 from raftfs.consensus.engine import engine_time
 from raftfs.consensus.journal import Journal
-from raftfs.consensus.member import LogSizes, Parts
+from raftfs.consensus.parts import LogSizes, Parts
 from raftfs.testing.invariants import Violation
 from raftfs.testing.simulation.client import Client, Ways
 from raftfs.testing.simulation.disk import SimulatedJournal, SimulatedKernel

@@ -1,0 +1,107 @@
+"""Who may talk to this node on the peer port, and under which identity.
+
+A name alone proves nothing: a member whose disk was replaced has the same name and address, and has forgotten what it
+voted for and acknowledged. So each data directory has a UUID that every greeting carries. The configuration binds names
+to UUIDs; whoever comes with another one is refused. An unbound name (at the formation of a cluster, or added just now)
+is bound to the first directory that is seen under it.
+
+A node without any data of its own cannot know whether it had some before. It votes only after it has heard all members
+of its bootstrap configuration, each without data, too: whoever knew it under another UUID would have refused it then.
+Sans-IO.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from raftfs.consensus.membership import Configuration, MemberRecord
+
+
+class Roster:
+    """``configuration`` is what the log or the bootstrap says; ``index`` is where in the log (0: bootstrap).
+
+    ``uuid`` is this node's own; empty (tests of what lies below) means that nobody's is looked at. ``fresh`` says
+    whether this node has no data of its own.
+    """
+
+    def __init__(
+        self, *, me: str, uuid: str, configuration: Configuration, index: int = 0,
+        fresh: Callable[[], bool] = lambda: False,
+    ) -> None:  # fmt: skip
+        self.me, self.uuid, self.fresh = me, uuid, fresh
+        self.on_change: Callable[[], None] = lambda: None
+        self.configuration, self.index = configuration, index
+        self._learned: tuple[int, Configuration] = (0, configuration)
+        self._seen: dict[str, str] = {me: uuid}
+        self._without_data: set[str] = set()
+
+    @property
+    def checks(self) -> bool:
+        """Whether identities are looked at."""
+        return bool(self.uuid)
+
+    @property
+    def book(self) -> dict[str, MemberRecord]:
+        """The other members to talk to. A configuration that somebody else showed, newer than this node's log, says
+        where members are and nothing more: majorities are counted by the log alone."""
+        records = {member.id: member for member in self.configuration.members}
+        if self._learned[0] > self.index:
+            records |= {member.id: member for member in self._learned[1].members}
+        records.pop(self.me, None)
+        return records
+
+    def follow(self, index: int, configuration: Configuration) -> None:
+        """The configuration that counts in this node's log."""
+        for name in [name for name in self._seen if name != self.me]:
+            before, record = self.configuration.get(name), configuration.get(name)
+            released = before is not None and before.uuid and record is not None and not record.uuid
+            if record is None or released or record.uuid not in ("", self._seen[name]):
+                del self._seen[name]
+        self.index, self.configuration = index, configuration
+        self.on_change()
+
+    def learn(self, index: int, configuration: Configuration) -> None:
+        """A member shows what counts in its log."""
+        if index > max(self.index, self._learned[0]):
+            self._learned = index, configuration
+            self.on_change()
+
+    def admit(self, name: str, uuid: str, fresh: bool) -> str | None:
+        """Whether a greeting by ``name`` from the data directory ``uuid`` is answered; if not, why."""
+        record = self.book.get(name)
+        if record is None:
+            return f"{name!r} is not a member of this cluster; on one of its members: raftfs cluster add {name}"
+        if not self.checks:
+            return None
+        known = record.uuid or self._seen.get(name)
+        if known is not None and known != uuid:
+            return (
+                f"{name!r} comes with another data directory (uuid {uuid or 'none'}) than the member of that name "
+                f"({known}); bring that directory back, or, if it is lost: raftfs cluster replace {name}"
+            )
+        if known is None and not record.voter and not fresh:
+            return f"{name!r} is to join with data of another time; start it with an empty data directory"
+        self._seen[name] = uuid
+        if fresh:
+            self._without_data.add(name)
+        return None
+
+    @property
+    def formed(self) -> bool:
+        """Whether this node may vote: it has data, or all members of the bootstrap have none, and know it."""
+        return not self.checks or not self.fresh() or (self.index == 0 and not self.awaited)
+
+    @property
+    def awaited(self) -> list[str]:
+        """Members that a node without data has not heard yet without data of their own."""
+        return sorted(self.configuration.ids - self._without_data - {self.me})
+
+    def bound(self) -> Configuration:
+        """The configuration with every UUID that was seen."""
+        found = self.configuration
+        for member in found.members:
+            if not member.uuid and self._seen.get(member.id):
+                found = found.with_member(
+                    MemberRecord(member.id, member.peer, member.url, self._seen[member.id], member.voter)
+                )
+        return found
