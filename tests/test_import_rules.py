@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("api", "chunks", "client", "consensus", "frontend", "http", "service", "state", "testing")
-MODULES = ("config", "errors", "fsync", "limits", "models", "paths", "service/node", "consensus/engine")
+MODULES = ("config", "errors", "fsync", "limits", "models", "paths", "versions", "service/node", "consensus/engine")
 
 FORBIDDEN = [
     ("raftfs/service/x.py", "import raftfs.api", "layers"),
