@@ -43,10 +43,11 @@ class _Piece(msgspec.Struct, frozen=True, array_like=True):
 
 
 class _Ready(msgspec.Struct, frozen=True):
-    """``ready.json``: a whole, checked copy lies in ``incoming.db``."""
+    """``ready.json``: a whole, checked copy lies in ``incoming.db``; ``digest`` is its BLAKE3."""
 
     index: int
     term: int
+    digest: bytes
 
 
 _decode_copy = msgspec.msgpack.Decoder(_Copy).decode
@@ -183,7 +184,8 @@ class SnapshotFetcher:
         finally:
             os.close(fd)
         fsync.sync_directory(self._folder)
-        fsync.write_durably(self._folder / "ready.json", msgspec.json.encode(_Ready(copy.index, copy.term)))
+        ready = _Ready(copy.index, copy.term, copy.digest)
+        fsync.write_durably(self._folder / "ready.json", msgspec.json.encode(ready))
 
 
 def install(data_dir: Path) -> bool:
@@ -201,10 +203,12 @@ def install(data_dir: Path) -> bool:
     except msgspec.MsgspecError as error:
         raise CorruptData(f"{folder / 'ready.json'} is damaged: {error}; delete the folder {folder}") from error
     incoming, state = folder / "incoming.db", data_dir / "state.db"
-    if incoming.exists() and not _is_superseded(data_dir, ready):
+    if incoming.exists() and not _is_undamaged(incoming, ready):
+        log.error("the snapshot in %s was damaged after it was fetched; dropped it", folder)
+    elif incoming.exists() and not _is_superseded(data_dir, ready):
         log.info("installing the snapshot at index %d", ready.index)
         Journal.begin_at(data_dir / "journal", ready.index, ready.term, NO_OP)
-        for suffix in ("-wal", "-shm"):
+        for suffix in ("-wal", "-shm", "-sums"):
             state.with_name(state.name + suffix).unlink(missing_ok=True)
         os.replace(incoming, state)
         fsync.sync_directory(data_dir)
@@ -212,6 +216,15 @@ def install(data_dir: Path) -> bool:
     fsync.sync_directory(folder)
     shutil.rmtree(folder)
     return True
+
+
+def _is_undamaged(incoming: Path, ready: _Ready) -> bool:
+    """Whether copy and announcement are what they were when both were written. If not, nothing is lost by dropping
+    them, unless the log was begun anew for them already: then it says that it does not fit the state."""
+    if _digest(incoming) != ready.digest:
+        return False
+    applied = check_copy(incoming)
+    return (applied.index, applied.term) == (ready.index, ready.term)
 
 
 def _is_superseded(data_dir: Path, ready: _Ready) -> bool:

@@ -6,6 +6,7 @@ import dataclasses
 import os
 import sqlite3
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import msgspec
 from blake3 import blake3
 
 from raftfs import fsync, limits
-from raftfs.errors import DataTooNew, DataTooOld
+from raftfs.errors import DataTooNew, DataTooOld, StorageFull
 from raftfs.state.commands import (
     Code,
     CommitFile,
@@ -34,8 +35,18 @@ from raftfs.state.commands import (
     hashed,
 )
 from raftfs.state.moves import Moves
+from raftfs.state.pages import beside
 from raftfs.state.refusals import Refused, check_range
-from raftfs.state.schema import Meta, load_meta, open_writer, set_version, store_meta, translate
+from raftfs.state.schema import (
+    Meta,
+    close_writer,
+    copy_log,
+    load_meta,
+    open_writer,
+    set_version,
+    store_meta,
+    translate,
+)
 from raftfs.state.sessions import Sessions
 from raftfs.state.tree import Tree
 from raftfs.state.uploads import Uploads
@@ -53,6 +64,7 @@ class StateMachine:
 
     def __init__(self, path: Path, *, version: int = UNDECIDED) -> None:
         self._path = path.absolute()
+        self._log = beside(self._path, "-wal")
         self._db = open_writer(self._path, version)
         self._meta = load_meta(self._db)
         self._committed = self._meta.applied()
@@ -130,6 +142,7 @@ class StateMachine:
                 raise translate(self._path, error) from error
             raise
         self._committed = self._meta.applied()
+        self._keep_log_short()
         return results
 
     def checkpoint(self) -> None:
@@ -138,22 +151,23 @@ class StateMachine:
         The write-ahead log is copied into the database, which is synced. If a reader keeps the log from being emptied,
         the log itself is synced and holds the rest.
         """
-        try:
-            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-        except sqlite3.DatabaseError as error:
-            raise translate(self._path, error) from error
+        copy_log(self._db, self._path, wait=True)
         # Only the log is opened here: closing a descriptor of the database would drop SQLite's locks on it.
-        log = self._path.with_name(self._path.name + "-wal")
-        fd = os.open(log, os.O_RDONLY)
+        fd = os.open(self._log, os.O_RDONLY)
         try:
-            fsync.sync_data(fd, log)
+            fsync.sync_data(fd, self._log)
         finally:
             os.close(fd)
         fsync.sync_directory(self._path.parent)
 
+    def _keep_log_short(self) -> None:
+        if self._log.stat().st_size >= limits.STATE_WAL_BYTES:
+            with suppress(StorageFull):  # the entry is applied; the next one tries again
+                copy_log(self._db, self._path, wait=False)
+
     def close(self) -> None:
         """Close the database. What was applied stays; the machine is of no use afterwards."""
-        self._db.close()
+        close_writer(self._db, self._path)
 
     def _apply_all(self, index: int, term: int, commands: Sequence[bytes], configuration: bytes | None) -> list[Result]:
         covered = [self._meta.state_hash, index.to_bytes(8, "big"), term.to_bytes(8, "big")]

@@ -7,22 +7,27 @@ lookups, listings and the test for an empty directory never wade through history
 
 from __future__ import annotations
 
+import errno
+import logging
 import sqlite3
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from raftfs.errors import CorruptData, DataTooNew, DataTooOld, RaftfsError, StorageFull
 from raftfs.limits import STATE_READER_CACHE_BYTES, STATE_WAL_BYTES, STATE_WRITER_CACHE_BYTES
+from raftfs.state.pages import PageSums, beside, read_log
 from raftfs.state.versions import LAYOUT_CHANGES
 from raftfs.versions import FORMAT_VERSION, FORMAT_VERSION_MIN, UNDECIDED
+
+log = logging.getLogger(__name__)
 
 ROOT_INODE: Final = 1
 INTEGER_MAX: Final = 2**63 - 1
 """SQLite's largest integer; a number from a command is checked against it before it reaches a query."""
 
 _APPLICATION_ID: Final = 0x52465331  # "RFS1"
-_PAGE_BYTES: Final = 4096
 _BUSY_S: Final = 1.0  # only a checkpoint ever waits, for readers; it has another way to be durable
 _STATEMENTS_CACHED: Final = 256
 
@@ -154,9 +159,100 @@ def set_version(db: sqlite3.Connection, present: int, version: int) -> None:
 
 
 def open_writer(path: Path, version: int = UNDECIDED) -> sqlite3.Connection:
-    """Open the database for its one writer, or create it with ``version``. Raises DataTooNew, DataTooOld, CorruptData,
-    StorageFull."""
+    """Open the database for its one writer and look through all of it, or create it with ``version``.
+
+    Whoever opens it so has to copy the log by ``copy_log`` alone, and to close it with ``close_writer``. Raises
+    DataTooNew, DataTooOld, CorruptData, StorageFull.
+    """
+    sums = PageSums(path)
+    if not path.exists():
+        # What is left of another one must not become part of the new one.
+        for suffix in ("-wal", "-shm"):
+            beside(path, suffix).unlink(missing_ok=True)
+        sums.begin()
+    elif sums.path.exists():
+        _check_pages(path, sums)
+    else:
+        _trust(path, sums)
     return _open(path, "rwc", writer=True, version=version)
+
+
+def _check_pages(path: Path, sums: PageSums) -> None:
+    if sums.is_empty():
+        return
+    db = open_reader(path)
+    try:
+        db.execute("BEGIN")
+        load_meta(db)
+        seen = read_log(path)
+    except sqlite3.DatabaseError as error:
+        raise translate(path, error) from error
+    finally:
+        db.close()
+    if not sums.check(seen):
+        log.warning("the log of %s has lost its end, which the database has: deleted it", path)
+        for suffix in ("-wal", "-shm"):
+            beside(path, suffix).unlink(missing_ok=True)
+
+
+def _trust(path: Path, sums: PageSums) -> None:
+    """A database without checksums: just installed from a copy of another one, say."""
+    log.warning("%s has no checksums of its pages: looking through it, and making them", path)
+    db = _open(path, "rw", writer=True)
+    try:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        found = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+    except sqlite3.DatabaseError as error:
+        raise translate(path, error) from error
+    finally:
+        db.close()
+    if found != "ok":
+        raise CorruptData(f"{path}: {found}")
+    sums.begin()
+
+
+def copy_log(db: sqlite3.Connection, path: Path, *, wait: bool) -> bool:
+    """Copy the write-ahead log into the database, note the checksums of what changed, and then empty the log, if nobody
+    reads from it (``wait``: for a second). False if readers kept some of it from being copied.
+
+    Raises StorageFull (nothing is lost, try again later), CorruptData.
+    """
+    sums = PageSums(path)
+    try:
+        _reserve(sums, path, _pragma(db, "page_count"))
+        busy, frames, copied = db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        if busy or frames != copied:
+            return False
+        if frames > 0:
+            sums.record(frames)
+        db.execute(f"PRAGMA busy_timeout = {round(_BUSY_S * 1000) if wait else 0}")
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    except sqlite3.DatabaseError as error:
+        raise translate(path, error) from error
+    return True
+
+
+def _reserve(sums: PageSums, path: Path, pages: int) -> None:
+    try:
+        sums.reserve(pages)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise StorageFull(f"no space left for {sums.path}", outcome="unknown") from error
+        raise
+
+
+def close_writer(db: sqlite3.Connection, path: Path) -> None:
+    """Close the writer. What it could not copy stays in the log: SQLite, left to itself, would copy it when the last
+    connection closes, and the checksums would not know. A connection that cannot write never does."""
+    with suppress(StorageFull, CorruptData, sqlite3.DatabaseError):
+        copy_log(db, path, wait=False)
+    try:
+        last = open_reader(path)
+    except (RaftfsError, sqlite3.DatabaseError):
+        db.close()
+        return
+    db.close()
+    last.close()
 
 
 def open_reader(path: Path) -> sqlite3.Connection:
@@ -200,7 +296,7 @@ def _prepare_writer(db: sqlite3.Connection, version: int) -> None:
     db.execute("PRAGMA journal_mode = WAL")
     db.execute("PRAGMA synchronous = NORMAL")
     db.execute(f"PRAGMA cache_size = -{STATE_WRITER_CACHE_BYTES // 1024}")
-    db.execute(f"PRAGMA wal_autocheckpoint = {STATE_WAL_BYTES // _PAGE_BYTES}")
+    db.execute("PRAGMA wal_autocheckpoint = 0")  # see copy_log
     db.execute(f"PRAGMA journal_size_limit = {STATE_WAL_BYTES}")
     db.execute("PRAGMA cell_size_check = ON")
     if db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] or _pragma(db, "application_id"):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from blake3 import blake3
 
 from raftfs.consensus import NO_OP, Journal
 from raftfs.errors import CorruptData
@@ -49,7 +50,9 @@ def behind(tmp_path: Path) -> Path:
 
 
 def announce(data_dir: Path) -> None:
-    (data_dir / "snapshot" / "ready.json").write_bytes(msgspec.json.encode({"index": THEIRS, "term": 1}))
+    folder = data_dir / "snapshot"
+    digest = blake3((folder / "incoming.db").read_bytes()).digest()
+    (folder / "ready.json").write_bytes(msgspec.json.encode({"index": THEIRS, "term": 1, "digest": digest}))
 
 
 def check_installed(data_dir: Path) -> None:
@@ -109,7 +112,8 @@ def begin_log(data_dir: Path) -> None:
 
 def drop_wal(data_dir: Path) -> None:
     begin_log(data_dir)
-    (data_dir / "state.db-wal").unlink(missing_ok=True)
+    for suffix in ("-wal", "-shm", "-sums"):
+        (data_dir / f"state.db{suffix}").unlink(missing_ok=True)
 
 
 def replace_state(data_dir: Path) -> None:
@@ -170,3 +174,19 @@ def test_a_damaged_announcement_is_refused_by_name(behind: Path) -> None:
     (behind / "snapshot" / "ready.json").write_bytes(b"{")
     with pytest.raises(CorruptData, match=r"ready\.json is damaged"):
         install(behind)
+
+
+@pytest.mark.parametrize("file", ["incoming.db", "ready.json"])
+def test_a_snapshot_that_was_damaged_on_the_disk_is_never_installed(behind: Path, file: str) -> None:
+    """Of the copy, any byte; of the announcement, a digit of the index that still is one."""
+    path = behind / "snapshot" / file
+    raw = bytearray(path.read_bytes())
+    raw[raw.index(b"40") if file == "ready.json" else len(raw) - 3000] ^= 1
+    path.write_bytes(raw)
+    install(behind)
+    assert not (behind / "snapshot").exists()
+    state = StateMachine(behind / "state.db")
+    journal = Journal(behind / "journal", commit_floor=state.applied_index)
+    assert (state.applied_index, journal.first_index, journal.last_index) == (OURS, 1, OURS)
+    journal.close()
+    state.close()

@@ -353,13 +353,14 @@ def test_damaged_file_is_refused_by_name(driver: Driver, damage: str) -> None:
 
 
 def test_damage_found_later_is_told_by_name(driver: Driver) -> None:
+    """On a disk that goes bad while the node runs, what SQLite notices is told the same way."""
     driver.put("/f", b"1")
     (page,) = driver.machine._db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'dirent'").fetchone()
     driver.close()
+    machine, reader = StateMachine(driver.path), Reader(driver.path)
     with driver.path.open("r+b") as file:
         file.seek((page - 1) * 4096)
         file.write(b"\xff" * 4096)
-    machine, reader = StateMachine(driver.path), Reader(driver.path)
     with pytest.raises(CorruptData, match=r"state\.db"):
         reader.stat("/f")
     with pytest.raises(CorruptData, match=r"state\.db"):

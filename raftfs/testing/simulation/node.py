@@ -114,6 +114,10 @@ class WatchedMachine(StateMachine):
         self._node.judge.applied(self._node, index, term, commands, results, self.state_hash)
         return results
 
+    def close(self) -> None:
+        """Of a process that is dead: nothing is copied any more, and nobody looks at these files again."""
+        self._db.close()
+
 
 class Node:
     """``up`` while a process runs and has started."""
