@@ -97,6 +97,9 @@ class Node:
                 ready.cancel()
             if self._consensus.failed.done():
                 return self._consensus.failed.result()
+            if self.service.snapshots.too_new is not None:
+                log.critical("this node stops: %s", self.service.snapshots.too_new)
+                return self.service.snapshots.too_new
             log.info("restarting on the snapshot")
             try:
                 await self._stack.aclose()

@@ -19,7 +19,7 @@ from blake3 import blake3
 
 from raftfs import fsync, limits
 from raftfs.consensus import NO_OP, Journal
-from raftfs.errors import CorruptData, NotFound, RaftfsError
+from raftfs.errors import CorruptData, DataTooNew, NotFound, RaftfsError
 from raftfs.service.ports import Clock, ConsensusPort, TransportPort
 from raftfs.service.workers import Background, Workers
 from raftfs.state import StateMachine, check_copy, copy_database
@@ -137,6 +137,8 @@ class SnapshotFetcher:
         self._background = background
         self._task: asyncio.Task[None] | None = None
         self.ready = asyncio.Event()
+        self.too_new: DataTooNew | None = None
+        """the cluster went on to a format that this code does not understand: ``ready`` is set, the node must end"""
 
     def behind(self, leader: str) -> None:
         """The leader says that its log does not reach back to the end of ours."""
@@ -158,6 +160,8 @@ class SnapshotFetcher:
                 )
                 await self._workers.run(_append, path, piece)
             await self._workers.run(self._announce, path, copy)
+        except DataTooNew as error:
+            self.too_new = error
         except (RaftfsError, OSError, msgspec.MsgspecError) as error:
             # The leader says again that we are behind, and so this is tried again.
             log.warning("could not fetch a snapshot from %s: %s", leader, error)

@@ -9,6 +9,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from signal import SIGCONT, SIGKILL, SIGSTOP, SIGTERM
@@ -160,14 +161,15 @@ class LocalCluster:
             self._leash.close()
             self._leash = None
 
-    def start(self, name: str, *, wait: bool = True) -> None:
-        """Start a server that does not run, and wait until it is ready. Does nothing if it runs."""
+    def start(self, name: str, *, wait: bool = True, program: Sequence[str] | None = None) -> None:
+        """Start a server that does not run, and wait until it is ready. Does nothing if it runs. ``program``: the
+        command that is started in place of this ``raftfs``, another release of it."""
         with exclusive(self.dir):
             self._layout.home(name)
             if self.process(name) is None:
                 self._layout.write()
                 self._check_ports(name)
-                self._spawn(name)
+                self._spawn(name, program)
         if wait:
             self.wait_ready(name)
 
@@ -211,12 +213,12 @@ class LocalCluster:
                     f"first port (a cluster takes the 20 ports from it on; now {config.port})"
                 )
 
-    def _spawn(self, name: str) -> None:
+    def _spawn(self, name: str, program: Sequence[str] | None = None) -> None:
         if not self._detach and self._leash is None:
             self._leash = Leash()
         kind = "frontend" if name == FRONTEND else "node"
         arguments = [kind, "run", "--config", str(self._layout.config(name))]
-        process = spawn(arguments, log=self._layout.log(name), leash=self._leash)
+        process = spawn(arguments, log=self._layout.log(name), leash=self._leash, program=program)
         process.save(self._layout.pid_file(name))
 
     # Looking

@@ -1,7 +1,7 @@
 """A process of its own for tests: applies entries from a file to a state database.
 
-usage: replay.py STATE ENTRIES [--from-applied] ; ENTRIES is msgpack, a list of lists of envelopes. Each index is
-printed when its entry is applied, and the state hash at the end.
+usage: replay.py STATE ENTRIES [FORMAT]; ENTRIES is msgpack, a list of lists of envelopes, FORMAT the one with which a
+new database begins. Each index is printed when its entry is applied, and the state hash at the end.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from raftfs.versions import FORMAT_VERSION
 
 def main() -> None:
     entries = msgspec.msgpack.decode(Path(sys.argv[2]).read_bytes(), type=list[list[bytes]])
-    machine = StateMachine(Path(sys.argv[1]), version=FORMAT_VERSION)
+    machine = StateMachine(Path(sys.argv[1]), version=int(sys.argv[3]) if len(sys.argv) > 3 else FORMAT_VERSION)
     for index, commands in enumerate(entries, 1):
         if index > machine.applied_index:
             machine.apply(index, 1, commands)

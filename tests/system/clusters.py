@@ -48,8 +48,16 @@ def wait_until(what: str, check: Callable[[], _Value], timeout_s: float = WAIT_S
 
 
 def settle(cluster: LocalCluster) -> None:
+    """Wait until all nodes are level; then each disk must hold, undamaged, what the state refers to."""
+    level(cluster)
+    numbers = {node: check_chunks(cluster.data_dir(node)) for node in cluster.nodes}
+    print(f"settled: equal state hash everywhere, chunks on disk {numbers}")
+    assert len(set(numbers.values())) == 1
+
+
+def level(cluster: LocalCluster) -> None:
     """Wait until every node says that all nodes have applied the same log and lack no chunk. Then their state must be
-    one and the same, and each disk must hold, undamaged, what the state refers to."""
+    one and the same."""
     seen: list[str] = []
 
     def settled() -> bool:
@@ -66,9 +74,6 @@ def settle(cluster: LocalCluster) -> None:
         wait_until("all nodes to be level", settled)
     except AssertionError as error:
         raise AssertionError(f"{error}; {seen}") from None
-    numbers = {node: check_chunks(cluster.data_dir(node)) for node in cluster.nodes}
-    print(f"settled: equal state hash everywhere, chunks on disk {numbers}")
-    assert len(set(numbers.values())) == 1
 
 
 def _view(url: str) -> dict[str, Any] | None:
