@@ -32,6 +32,8 @@ class Leadership(Protocol):
     @property
     def leads_with_committed_term(self) -> bool: ...
     @property
+    def takes_part(self) -> bool: ...
+    @property
     def peers(self) -> frozenset[str]:
         """The other voting members, as of now."""
 
@@ -129,7 +131,10 @@ class Barriers:
                 self._emit(peer, m.Probe(current.term, current.number))
 
     def receive_probe(self, peer: str, message: m.Probe) -> None:
-        """A member confirms unless it knows of a newer term: then a majority may have elected someone else."""
+        """A member confirms unless it knows of a newer term: then a majority may have elected someone else. One that
+        rejoins may have forgotten it."""
+        if not self._engine.takes_part:
+            return
         if message.term >= self._engine.term:
             self._emit(peer, m.ProbeAck(message.term, message.number))
         else:

@@ -24,6 +24,7 @@ from raftfs.consensus.elections import Elections
 from raftfs.consensus.guard import COMMANDS, Guard
 from raftfs.consensus.journal import Journal
 from raftfs.consensus.membership import Configuration, check_step, decode_configuration, encode_configuration
+from raftfs.consensus.rejoin import Mark, Rejoin
 from raftfs.errors import ConfigError
 from raftfs.limits import APPEND_MESSAGE_BYTES_MAX
 
@@ -71,6 +72,8 @@ class Engine:
         rng: Random,
         guard: type[Guard] = Guard,
         bound_only: bool = False,
+        mark: Mark | None = None,
+        rejoin: type[Rejoin] = Rejoin,
     ) -> None:
         _check_installed()
         self.me = me
@@ -92,6 +95,10 @@ class Engine:
             me=me, peers=peers, voter=self, times=times, emit=emit, clock=clock, rng=rng
         )  # fmt: skip
         self.guard.on_vote = self.elections.voted
+        self.rejoin = rejoin(
+            follower=self, emit=emit, clock=clock, patience_s=4 * times.heartbeat_ms / 1000,
+            mark=mark or Mark(), rng=rng,
+        )  # fmt: skip
         self._take_members()
         self.follow()
 
@@ -136,10 +143,31 @@ class Engine:
     def last_entry(self) -> tuple[int, int]:
         return self.journal.last_term, self.journal.last_index
 
+    @property
+    def takes_part(self) -> bool:
+        """Whether this member votes, leads, confirms and counts: not while it rejoins."""
+        return self.rejoin.takes_part
+
+    @property
+    def verified_index(self) -> int:
+        """Up to where our log is durable and equals that of the present term's leader; 0 if that is not known."""
+        term, index = self.guard.verified
+        return min(index, self.journal.durable_index) if term == self.term else 0
+
+    def adopt(self, term: int) -> None:
+        """See Guard.adopt."""
+        self.guard.adopt(self.me, term)
+
     def receive(self, peer: str, message: m.Message) -> None:
-        """See Guard.receive; what concerns elections is judged first."""
+        """See Guard.receive; what concerns rejoining and elections is judged first."""
         self.elections.heard(peer)
-        if isinstance(message, m.PreVote):
+        if self.rejoin.shuts_out(message):
+            return
+        if isinstance(message, m.RejoinQuestion):
+            self.rejoin.receive_question(peer, message)
+        elif isinstance(message, m.RejoinAnswer):
+            self.rejoin.receive_answer(peer, message)
+        elif isinstance(message, m.PreVote):
             self.elections.receive_pre_vote(peer, message)
         elif isinstance(message, m.PreVoteGrant):
             self.elections.receive_grant(peer, message)
@@ -152,10 +180,16 @@ class Engine:
             self.follow()
 
     def tick(self) -> None:
-        self.elections.tick()
+        if self.takes_part:
+            self.elections.tick()
         self.guard.resume()
         self._raft.doTick(0.0)
         self.guard.transferring = False
+
+    @property
+    def due_s(self) -> float:
+        """When ``tick`` has something to do, on a node that does not lead, if nothing happens until then."""
+        return min(self.rejoin.due_s, self.elections.due_s) if self.takes_part else self.rejoin.due_s
 
     def begin_election(self) -> None:
         """PySyncObj's own timer is out of reach; a leader's wish, as it sees it, is what starts its elections."""

@@ -48,6 +48,9 @@ class Core(Protocol):
     def is_leader(self) -> bool: ...
     @property
     def commit_index(self) -> int: ...
+    @property
+    def takes_part(self) -> bool:
+        """Whether this member is part of majorities: see rejoin.py."""
 
 
 class _Answering:
@@ -91,6 +94,8 @@ class Guard(Transport):  # type: ignore[misc]  # PySyncObj has no types
         self._votes: tuple[int, set[str]] = (0, set())
         self.core: Core
         self.leader_heard_s = float("-inf")
+        self.verified: tuple[int, int] = (0, 0)  # (term, index): our log equals that leader's up to there
+        self._adopting = False
         self.transferring = False  # the next election is the old leader's wish
         self.on_vote: Callable[[], None] = lambda: None
         self.on_behind: Callable[[str], None] = lambda _leader: None
@@ -111,7 +116,7 @@ class Guard(Transport):  # type: ignore[misc]  # PySyncObj has no types
             self._votes = (message["term"], set())
             last = message["last_log_index"], message["last_log_term"]
             self._emit(peer, m.VoteRequest(message["term"], *last, self.transferring))
-        elif kind == "response_vote":
+        elif kind == "response_vote" and not self._adopting:
             # PySyncObj wrote term and vote through the journal, which fsyncs them, before it came here.
             self._emit(peer, m.VoteGrant(message["term"]))
             self.on_vote()
@@ -288,6 +293,13 @@ class Guard(Transport):  # type: ignore[misc]  # PySyncObj has no types
         if term > self.core.term:
             self._deliver(peer, type="request_vote", term=term, last_log_index=-1, last_log_term=-1)
 
+    def adopt(self, me: str, term: int) -> None:
+        """Make ``term`` the current one, with the vote in it given to this node itself: PySyncObj grants a request of
+        whoever has the longest log. If a vote was given in it already, that one stands."""
+        self._adopting = True
+        self._deliver(me, type="request_vote", term=term, last_log_index=2**63, last_log_term=2**63)
+        self._adopting = False
+
     def _receive_vote(self, peer: str, message: m.VoteGrant) -> None:
         """PySyncObj counts every grant; a member has one vote a term."""
         term, voters = self._votes
@@ -384,14 +396,19 @@ class Guard(Transport):  # type: ignore[misc]  # PySyncObj has no types
         if answering is None:
             raise SafetyViolation("PySyncObj acknowledged entries out of turn")
         if not message["success"]:
-            self._emit(answering.peer, m.AppendAck(term, answering.seq, answering.hint, True))
+            self._emit_ack(answering.peer, term, answering.seq, answering.hint, reset=True)
             return
+        known_in, known = self.verified
+        self.verified = (term, max(known, answering.verified) if known_in == term else answering.verified)
         durable = self._durable(answering.verified)
         if durable < answering.verified:
             self._held_own[answering.peer] = (term, answering.seq, answering.verified)
             if not answering.empty:
                 return  # the disk is asked already; its answer makes a better acknowledgement
-        self._emit(answering.peer, m.AppendAck(term, answering.seq, durable, False))
+        self._emit_ack(answering.peer, term, answering.seq, durable)
+
+    def _emit_ack(self, peer: str, term: int, seq: int, index: int, *, reset: bool = False) -> None:
+        self._emit(peer, m.AppendAck(term, seq, index, reset, self.core.takes_part))
 
     def _durable(self, index: int) -> int:
         return min(index, self._journal.durable_index)
@@ -410,7 +427,8 @@ class Guard(Transport):  # type: ignore[misc]  # PySyncObj has no types
         if message.reset:
             return self._receive_reset(peer, flow, message)
         flow.acknowledged(message.match_index)
-        return self._hold_ack(peer, flow)
+        # PySyncObj hears nothing of one that rejoins: it is counted neither for commitment nor for a leader's quorum.
+        return self._hold_ack(peer, flow) if message.counts else None
 
     def _receive_reset(self, peer: str, flow: Flow, message: m.AppendAck) -> None:
         if message.seq < flow.reset_floor:
@@ -419,20 +437,20 @@ class Guard(Transport):  # type: ignore[misc]  # PySyncObj has no types
         hint = max(message.match_index, flow.match_index)
         if hint < self._journal.first_index:
             if message.seq == flow.first_seq:
-                return self._tell_behind(peer, flow)
+                return self._tell_behind(peer, flow, counts=message.counts)
             hint = self._journal.first_index
         flow.reset_floor = self._seq + 1
         flow.forget()
         self._deliver(peer, type="next_node_idx", next_node_idx=hint + 1, reset=True, success=False)
 
-    def _tell_behind(self, peer: str, flow: Flow) -> None:
+    def _tell_behind(self, peer: str, flow: Flow, *, counts: bool) -> None:
         """The peer lacks our first entry, which is committed: nothing that it has from there on can be."""
         flow.forget()
         if self._clock() - flow.behind_told_s >= _BEHIND_TOLD_S:
             flow.behind_told_s = self._clock()
             self._emit(peer, m.Behind(flow.term, self._journal.first_index))
-        # It is alive, and that counts for the leader's quorum.
-        self._deliver(peer, type="next_node_idx", next_node_idx=1, reset=False, success=False)
+        if counts:  # it is alive, and that counts for the leader's quorum
+            self._deliver(peer, type="next_node_idx", next_node_idx=1, reset=False, success=False)
 
     def _hold_ack(self, peer: str, flow: Flow) -> None:
         """Rule 1: PySyncObj counts its own copy at once, so a follower's counts only up to what is durable here."""
@@ -448,7 +466,7 @@ class Guard(Transport):  # type: ignore[misc]  # PySyncObj has no types
             if index == verified or term != self.core.term:
                 del self._held_own[peer]
             if term == self.core.term:
-                self._emit(peer, m.AppendAck(term, seq, index, False))
+                self._emit_ack(peer, term, seq, index)
         for peer, (term, match) in list(self._held_theirs.items()):
             if self._durable(match) == match or term != self.core.term:
                 del self._held_theirs[peer]

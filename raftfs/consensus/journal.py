@@ -131,7 +131,7 @@ class Journal:
         self._pending = Flush()
         self._writing: Flush | None = None
         self.durable_index = 0
-        self._term_file = TermFile(directory / "term")
+        self._term_file = TermFile(directory / "term", may_begin=not any(directory.glob("*.segment")))
         try:
             self._load()
         except BaseException:

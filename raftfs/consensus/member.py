@@ -29,6 +29,7 @@ from raftfs.consensus.membership import CONFIGURATION, Configuration
 from raftfs.consensus.parts import Applier, ConsensusStatus, Entry, LogSizes, Parts, PeerStatus
 from raftfs.consensus.peers import Callbacks, PeerTransport
 from raftfs.consensus.proposals import decode_batch
+from raftfs.consensus.rejoin import Mark
 from raftfs.consensus.roster import Roster
 from raftfs.consensus.turns import Turns
 from raftfs.errors import Conflict, DeadlineExceeded, NotLeader, StorageFull, TooLarge, Unavailable
@@ -46,6 +47,7 @@ class Consensus:
     """``configuration``: the members as the state machine has them from entry ``configuration_index``, or at first from
     the bootstrap (index 0). ``applied_index``: what the state machine has. ``roster``: whose UUIDs bind the names.
     ``on_behind(leader)`` is called when the leader's log begins after the end of ours: only its state helps then.
+    ``mark``: whether this member rejoins (see rejoin.py).
 
     Raises CorruptData if the journal in ``data_dir`` is damaged or ends before ``applied_index``.
     """
@@ -67,9 +69,11 @@ class Consensus:
         sizes: LogSizes | None = None,
         on_behind: Callable[[str], None] = lambda _leader: None,
         roster: Roster | None = None,
+        mark: Mark | None = None,
     ) -> None:
         parts = parts or Parts()
         self._me = me
+        self._mark = mark or Mark()
         self._roster = roster or Roster(me=me, uuid="", configuration=configuration, index=configuration_index)
         self._applier = applier
         self._transport = transport
@@ -83,12 +87,13 @@ class Consensus:
         self._engine = parts.engine(
             me=me, base=configuration, base_index=configuration_index, journal=self._journal,
             applied_index=applied_index, times=times, emit=transport.send, clock=clock, rng=rng or Random(),
-            bound_only=self._roster.checks,
+            bound_only=self._roster.checks, mark=self._mark,
         )  # fmt: skip
         self._engine.guard.on_behind = on_behind
         self._engine.on_configuration = self._roster.follow
         self._roster.follow(self._engine.configuration_index, self._engine.configuration)
-        self._roster.fresh = lambda: self._journal.last_index <= 1 and self._engine.term == 0
+        self._engine.rejoin.learned = lambda: frozenset(name for name, m in self._roster.book.items() if m.voter)
+        self._roster.fresh = self._has_no_data
         self._barriers = parts.barriers(
             me=me, engine=self._engine, emit=transport.send, clock=clock,
             patience_s=4 * times.heartbeat_ms / 1000,
@@ -158,6 +163,11 @@ class Consensus:
     def configuration(self) -> Configuration:
         """The members that count here now; the last change may not be committed yet."""
         return self._engine.configuration
+
+    @property
+    def rejoining(self) -> str | None:
+        """How far a member is whose data were damaged: nobody may read here yet. None if it is whole."""
+        return self._engine.rejoin.progress()
 
     def last_contact_s(self) -> float | None:
         """Seconds since this node heard a leader (0 if it leads); None if it never did."""
@@ -317,6 +327,7 @@ class Consensus:
             return
         try:
             self._engine.tick()
+            self._engine.rejoin.tick(self.applied_index)
             self._watch_leader()
             self._yield_if_full()
             self._check_identities()
@@ -339,7 +350,7 @@ class Consensus:
         if self._engine.is_leader:
             return now_s + min(_LEADER_TICK_S_MAX, self._times.heartbeat_ms / 3000)
         longest_s = self._times.election_timeout_ms_max / 1000
-        due_s = min(self._engine.elections.due_s, self._barriers.due_s, now_s + longest_s)
+        due_s = min(self._engine.due_s, self._barriers.due_s, now_s + longest_s)
         if self._watch.seen is not None:
             due_s = min(due_s, self._engine.leader_heard_s + longest_s)
         return due_s
@@ -403,6 +414,9 @@ class Consensus:
             if bound != self._engine.configuration:
                 with suppress(ValueError):  # not now: the next turn tries again
                     self._engine.change(bound)
+
+    def _has_no_data(self) -> bool:
+        return self._journal.last_index <= 1 and self._engine.term == 0 and self._mark.stage is None
 
     def _all_known(self) -> bool:
         """Nothing is proposed before the names of all voters are bound: an acknowledged write must never be counted by

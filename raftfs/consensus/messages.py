@@ -43,11 +43,13 @@ class Behind(_Message, frozen=True):
 
 class AppendAck(_Message, frozen=True):
     """``match_index``: the log is durable here and verified against the leader of ``term`` up to it. With ``reset``
-    the append did not fit, and the leader should go on from ``match_index + 1`` (a hint, nothing is verified)."""
+    the append did not fit, and the leader should go on from ``match_index + 1`` (a hint, nothing is verified). Without
+    ``counts`` it only moves the flow on: it comes from a member that rejoins, and is part of no majority."""
 
     seq: int
     match_index: int
     reset: bool
+    counts: bool = True
 
 
 class VoteRequest(_Message, frozen=True):
@@ -104,9 +106,26 @@ class ReadIndexAnswer(_Message, frozen=True):
     index: int | None
 
 
+class RejoinQuestion(_Message, frozen=True):
+    """A member that lost a part of its data asks for the other's term and, if it leads, for the end of its log."""
+
+    number: int
+
+
+class RejoinAnswer(_Message, frozen=True):
+    """``term`` is the current one, and ``sure`` says that it is at least that of every vote that this member gave.
+    ``last_index``: of the log, None if the asked member does not lead. ``commit_index``: None, too, as long as the
+    leader cannot know that it is current."""
+
+    number: int
+    sure: bool
+    last_index: int | None
+    commit_index: int | None
+
+
 Message = (
     Append | Behind | AppendAck | VoteRequest | VoteGrant | PreVote | PreVoteGrant | TimeoutNow | StaleTerm
-    | Probe | ProbeAck | ReadIndexRequest | ReadIndexAnswer
+    | Probe | ProbeAck | ReadIndexRequest | ReadIndexAnswer | RejoinQuestion | RejoinAnswer
 )  # fmt: skip
 
 _encoder = msgspec.msgpack.Encoder()

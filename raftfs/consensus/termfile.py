@@ -1,9 +1,14 @@
 """Current term and vote on disk, written twice.
 
 A node that forgets its vote can vote twice in one term and elect two leaders, so the pair is kept in two slots, each
-with its own CRC32C, written and fsynced one after the other before anything acts on them. One damaged slot is no
-loss: a crash in the middle of a write leaves either the old pair in the second slot, on which nobody acted yet beyond
-what it says, or the new one in the first. Two damaged slots are refused.
+with its own CRC32C, written and fsynced one after the other, the first one first, before anything acts on them. So one
+slot that cannot be read is no loss, whether a crash or damage took it, and no older vote comes back:
+
+- the first is bad: the second one is older only if the write of the first had not ended, or a crash came right after
+  it. Nobody acted on that newer vote then.
+- the second is bad: the first one is never older than it.
+
+Two bad slots are refused, and so is a file that is missing or empty beside a log: its votes are forgotten.
 """
 
 from __future__ import annotations
@@ -33,15 +38,21 @@ class Vote(NamedTuple):
 
 
 class TermFile:
-    """The file ``path``; made with term 0 if it is not there. Raises CorruptData if neither slot can be read."""
+    """The file ``path``, made with term 0 if it is not there and ``may_begin`` (nothing else is there yet either).
+    Raises CorruptData if it must be there, or if neither slot can be read."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, may_begin: bool = True) -> None:
         self._path = path
-        fresh = not path.exists()
+        fresh = not path.exists() or path.stat().st_size == 0
+        if fresh and not may_begin:
+            raise CorruptData(
+                f"{path}: the term and vote are missing from offset 0 on, although there is a log. This node could "
+                "vote twice, so it refuses to start"
+            )
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             self._vote = Vote(0, 0, None)
-            if fresh or os.fstat(self._fd).st_size == 0:
+            if fresh:
                 self._write(self._vote)
                 fsync.sync_directory(path.parent)
             else:
@@ -49,6 +60,12 @@ class TermFile:
         except BaseException:
             os.close(self._fd)
             raise
+
+    @classmethod
+    def create(cls, path: Path) -> None:
+        """A file with term 0 and no vote at ``path``, durably, if there is none. A member that gave votes before must
+        not use it unless it rejoins (see rejoin.py)."""
+        cls(path).close()
 
     @property
     def term(self) -> int:
@@ -86,7 +103,7 @@ class TermFile:
         if not good:
             raise CorruptData(
                 f"{self._path}: both copies of the term and vote are damaged (offsets 0 and {_SLOT_BYTES}). "
-                "This node could vote twice, so it refuses to start; rebuild it from the other members"
+                "This node could vote twice, so it refuses to start"
             )
         self._vote = max(good, key=lambda vote: vote.sequence)
         if slots[0] != slots[1]:

@@ -58,6 +58,10 @@ class ConsensusPort(Protocol):
     def term(self) -> int: ...
     @property
     def commit_index(self) -> int: ...
+    @property
+    def rejoining(self) -> str | None:
+        """How far this member is with getting back what was damaged: nobody may read here. None if it is whole."""
+
     def last_contact_s(self) -> float | None:
         """Seconds since this node heard the leader; 0.0 on a leader with a quorum; None if never."""
 

@@ -186,6 +186,7 @@ class FakeConsensus:
     def __init__(self, log: FakeLog, me: str, clock: ManualClock) -> None:
         self._log, self._me, self._clock = log, me, clock
         self._heard_s: float | None = None
+        self.rejoining: str | None = None
 
     async def propose(self, command: bytes, *, timeout_s: float) -> Result:
         # No await before the append: commands enter the log in the order of the calls.

@@ -21,6 +21,8 @@ from raftfs.consensus.engine import Engine
 from raftfs.consensus.guard import NO_OP, Guard
 from raftfs.consensus.journal import Flush, Journal
 from raftfs.consensus.membership import CONFIGURATION, Configuration, decode_configuration
+from raftfs.consensus.rejoin import STAGES, Mark, Rejoin, Stage
+from raftfs.consensus.termfile import TermFile
 from raftfs.testing.invariants import LogEntry
 from raftfs.testing.virtual import Clock
 
@@ -53,6 +55,8 @@ class State:
 
     applied: list[LogEntry] = field(default_factory=list)
     durable: int = 0
+    mark: Mark = field(default_factory=Mark)
+    damages: int = 0
 
     def values(self) -> list[str]:
         return [data[1:].decode() for _, _, data in self.applied if data != NO_OP and data[0] != CONFIGURATION]
@@ -78,9 +82,10 @@ class Member:
         index, configuration = state.configuration(Configuration.of(cluster.voters))
         self.engine = cluster.engine(
             me=name, base=configuration, base_index=index, journal=journal, applied_index=len(state.applied),
-            times=cluster.times, emit=emit, clock=cluster.clock, rng=random.Random(name), guard=cluster.guard,
+            times=cluster.times, emit=emit, clock=cluster.clock, rng=random.Random(f"{name}{state.damages or ''}"),
+            guard=cluster.guard, mark=state.mark, rejoin=cluster.rejoin,
         )  # fmt: skip
-        self.barriers = Barriers(
+        self.barriers = cluster.barriers(
             me=name, engine=self.engine, emit=emit, clock=cluster.clock,
             patience_s=4 * cluster.times.heartbeat_ms / 1000,
         )  # fmt: skip
@@ -100,6 +105,7 @@ class Member:
 
     def tick(self) -> None:
         self.engine.tick()
+        self.engine.rejoin.tick(len(self.state.applied))
         self.barriers.tick()
 
     def apply(self, limit: int) -> None:
@@ -136,6 +142,9 @@ class GuardedCluster(Cluster):
         voters: Iterable[str] | None = None,
         engine: type[Engine] = Engine,
         guard: type[Guard] = Guard,
+        rejoin: type[Rejoin] = Rejoin,
+        barriers: type[Barriers] = Barriers,
+        damages: bool = False,
         lazy_disk: bool = False,
         apply_what_is_not_durable: bool = False,
         forget_votes: bool = False,
@@ -147,6 +156,9 @@ class GuardedCluster(Cluster):
         self.voters = sorted(voters or names)
         self.engine = engine
         self.guard = guard
+        self.rejoin = rejoin
+        self.barriers = barriers
+        self.damages = damages
         self.lazy_disk = lazy_disk
         self.apply_what_is_not_durable = apply_what_is_not_durable
         self.forget_votes = forget_votes
@@ -174,6 +186,26 @@ class GuardedCluster(Cluster):
             del node.state.applied[node.state.durable :]
             if self.forget_votes:
                 (self.directory / name / "term").unlink()
+                TermFile.create(self.directory / name / "term")
+
+    def damage(self, name: str, *, log: bool = False, state: bool = False, term: bool = False) -> None:
+        """A stopped node loses parts of its data and is repaired as ``raftfs fsck --repair`` does it: without its log
+        it has nothing beyond its state; a whole log (which is never cut here) makes the state anew."""
+        directory, kept = self.directory / name, self.states[name]
+        stages: list[Stage] = ["terms" if term else "log" if log else "state", kept.mark.stage or "state"]
+        kept.mark.keep(min(stages, key=STAGES.index))
+        kept.damages += 1
+        if term:
+            (directory / "term").unlink()
+            TermFile.create(directory / "term")
+        if state:
+            kept.applied.clear()
+        if log:
+            for path in directory.glob("*.segment"):
+                path.unlink()
+            if kept.applied:
+                Journal.begin_at(directory, *kept.applied[-1])
+        kept.durable = len(kept.applied)
 
     def _deliver(self, source: str, target: str, message: bytes) -> None:
         if target in self.nodes:

@@ -31,7 +31,12 @@ WEIGHTS = {
     "late": 2.0,
     "read": 3.0,
     "checkpoint": 0.5,
+    "damage": 1.0,
 }
+DAMAGES = [
+    (log, state, term) for log in (False, True) for state in (False, True) for term in (False, True)
+    if log or state or term
+]  # fmt: skip
 REST_S_MAX = 60.0  # virtual: after that a cluster that has not come to rest is stuck
 
 
@@ -56,6 +61,8 @@ class Schedule:
         }  # fmt: skip
         if isinstance(cluster, GuardedCluster):
             actions |= {"late": self._late, "read": self._read, "checkpoint": self._checkpoint}
+            if cluster.damages:
+                actions |= {"damage": self._damage}
         self._actions = list(actions.values())
         self._weights = [WEIGHTS[name] for name in actions]
 
@@ -136,8 +143,10 @@ class Schedule:
 
     def _crash(self) -> None:
         name = self._any()
-        if name is None:
-            return
+        if name is not None:
+            self._crash_one(name)
+
+    def _crash_one(self, name: str) -> None:
         power = self.power and self.random.random() < 0.6
         if isinstance(self.cluster, GuardedCluster):
             torn = random.Random(self.random.random()) if self.random.random() < 0.7 else None
@@ -145,6 +154,19 @@ class Schedule:
         else:
             self.cluster.crash(name, power=power)
         self.reads = [(at, read) for at, read in self.reads if at != name]
+
+    def _damage(self) -> None:
+        """A node dies and loses parts of its data, unless so many rejoin that another would leave no majority."""
+        cluster = self.cluster
+        assert isinstance(cluster, GuardedCluster)
+        live = [name for name in self._live() if cluster.states[name].mark.stage is None]
+        rejoining = sum(state.mark.stage is not None for state in cluster.states.values())
+        if not live or 2 * (rejoining + 1) >= len(cluster.names):
+            return
+        name = self.random.choice(live)
+        self._crash_one(name)
+        log, state, term = self.random.choice(DAMAGES)
+        cluster.damage(name, log=log, state=state, term=term)
 
     def _start(self) -> None:
         dead = [name for name in self.cluster.names if name not in self.cluster.nodes]
@@ -231,7 +253,7 @@ class Schedule:
                 self._look(name)
             if last is None or last.refused or last.lost:
                 last = self._last_put()
-            elif last.acknowledged and len({cluster.applied_index(name) for name in self._members()}) == 1:
+            elif last.acknowledged and self._all_are_back():
                 break
         else:
             raise Violation("liveness", "the cluster did not come to rest")
@@ -246,6 +268,12 @@ class Schedule:
     def _members(self) -> list[str]:
         """Who has to have everything in the end."""
         return self.cluster.names
+
+    def _all_are_back(self) -> bool:
+        cluster = self.cluster
+        if isinstance(cluster, GuardedCluster) and any(state.mark.stage for state in cluster.states.values()):
+            return False
+        return len({cluster.applied_index(name) for name in self._members()}) == 1
 
     def _last_put(self) -> Any:
         for name in self.cluster.names:

@@ -228,6 +228,35 @@ def test_term_and_vote_survive_one_damaged_copy_and_refuse_two(tmp_path: Path) -
         open_journal(tmp_path)
 
 
+@pytest.mark.parametrize("slot", [0, 1])
+def test_whatever_slot_is_damaged_no_older_vote_comes_back(tmp_path: Path, slot: int) -> None:
+    journal = open_journal(tmp_path)
+    for term in range(1, 9):
+        journal.setCurrentTerm(term, "n1")
+    journal.close()
+    path = tmp_path / "journal" / "term"
+    for offset in range(40):  # every byte that says anything, and some behind
+        damage(path, slot * 4096 + offset)
+        journal = open_journal(tmp_path)
+        assert (journal.getCurrentTerm(), journal.getVotedForNodeId()) == (8, "n1")
+        journal.close()
+
+
+@pytest.mark.parametrize("lost", ["missing", "empty"])
+def test_a_term_that_is_lost_beside_a_log_is_refused(tmp_path: Path, lost: str) -> None:
+    journal = open_journal(tmp_path)
+    fill(journal, 3)
+    journal.flush()
+    journal.setCurrentTerm(7, "n2")
+    journal.close()
+    term = tmp_path / "journal" / "term"
+    term.unlink()
+    if lost == "empty":
+        term.touch()
+    with pytest.raises(CorruptData, match="term and vote are missing from offset 0 on"):
+        open_journal(tmp_path)
+
+
 def test_the_term_never_goes_back(tmp_path: Path) -> None:
     journal = open_journal(tmp_path)
     journal.setCurrentTerm(7, None)

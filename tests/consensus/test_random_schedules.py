@@ -33,8 +33,8 @@ def _batches(first: int, stop: int) -> list[range]:
     return [range(start, min(start + BATCH, stop)) for start in range(first, stop, BATCH)]
 
 
-def _ours() -> list[range]:
-    first, _, stop = os.environ.get("RAFTFS_SCHEDULES", "0-300").partition("-")
+def ours(seeds: int) -> list[range]:
+    first, _, stop = os.environ.get("RAFTFS_SCHEDULES", f"0-{seeds}").partition("-")
     return _batches(int(first), int(stop))
 
 
@@ -91,7 +91,7 @@ def test_plain_pysyncobj_breaks_its_promises_in_many_schedules() -> None:
     assert len(broken) >= len(PLAIN_SEEDS) / 8, broken
 
 
-@pytest.mark.parametrize("seeds", _ours(), ids=lambda seeds: f"seeds {seeds.start} to {seeds.stop - 1}")
+@pytest.mark.parametrize("seeds", ours(300), ids=lambda seeds: f"seeds {seeds.start} to {seeds.stop - 1}")
 def test_raftfs_keeps_its_promises_in_every_schedule(seeds: range) -> None:
     acknowledged = 0
     for seed in seeds:
