@@ -7,19 +7,13 @@ nobody is answered before everything stands. Stop: the same backwards.
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import logging
 import os
-import uuid
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-import msgspec
-
-from raftfs import fsync
 from raftfs.api import make_app
 from raftfs.chunks import ChunkStore
 from raftfs.config import NodeConfig
@@ -35,10 +29,11 @@ from raftfs.consensus import (
     our_versions,
     tls_contexts,
 )
-from raftfs.errors import ConfigError, CorruptData, StorageFull
+from raftfs.errors import ConfigError, StorageFull
 from raftfs.frontend import Directory, Forwarder
 from raftfs.frontend.upstream import Upstream
 from raftfs.http import HttpServer
+from raftfs.service.datadir import check_identity, lock
 from raftfs.service.ports import SystemClock
 from raftfs.service.service import Service
 from raftfs.service.snapshots import install
@@ -110,8 +105,8 @@ class Node:
 
     async def _start(self, stack: AsyncExitStack) -> None:
         config, data_dir = self.config, self.config.data_dir
-        stack.callback(os.close, _lock(data_dir))
-        own_uuid = _check_identity(config)
+        stack.callback(os.close, lock(data_dir))
+        own_uuid = check_identity(config)
         install(data_dir)
         state = StateMachine(data_dir / "state.db")
         stack.callback(state.close)
@@ -198,54 +193,12 @@ class StateApplier:
         self._state.checkpoint()
 
 
-class _Identity(msgspec.Struct, frozen=True):
-    """``node.json``: whose data this is. ``uuid`` is made at the first start and never changes."""
-
-    uuid: str
-    id: str
-    cluster_id: str
-
-
-def _lock(data_dir: Path) -> int:
-    """A data directory belongs to one process. Raises ConfigError if another one has it."""
-    try:
-        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        fd = os.open(data_dir / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-    except OSError as error:
-        raise ConfigError(f"cannot use data_dir {data_dir}: {error.strerror}") from error
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(fd)
-        raise ConfigError(f"data_dir {data_dir} is in use by another process; stop that node first") from None
-    return fd
-
-
 def _members(config: NodeConfig, state: StateMachine) -> tuple[int, Configuration]:
     """Who the members are: what the state knows, or, before the first entry that says so, the configuration file."""
     stored = state.configuration
     if stored is not None:
         return stored[0], decode_configuration(stored[1])
     return 0, Configuration(tuple(MemberRecord(member.id, member.peer, member.url) for member in config.members))
-
-
-def _check_identity(config: NodeConfig) -> str:
-    """The UUID of the data directory, made if it is a new one."""
-    path = config.data_dir / "node.json"
-    if not path.exists():
-        identity = _Identity(str(uuid.uuid4()), config.id, config.cluster_id)
-        fsync.write_durably(path, msgspec.json.encode(identity))
-        return identity.uuid
-    try:
-        identity = msgspec.json.decode(path.read_bytes(), type=_Identity)
-    except msgspec.MsgspecError as error:
-        raise CorruptData(f"{path} is damaged: {error}") from error
-    if (identity.id, identity.cluster_id) != (config.id, config.cluster_id):
-        raise ConfigError(
-            f"data_dir {config.data_dir} belongs to member {identity.id!r} of cluster {identity.cluster_id!r}, "
-            f"not to {config.id!r} of {config.cluster_id!r}"
-        )
-    return identity.uuid
 
 
 def _tls(config: NodeConfig) -> tuple[Any, Any] | None:

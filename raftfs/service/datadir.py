@@ -1,0 +1,67 @@
+"""Whose data directory it is: one process at a time, one member for ever."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import uuid
+from pathlib import Path
+
+import msgspec
+
+from raftfs import fsync
+from raftfs.config import NodeConfig
+from raftfs.errors import ConfigError, CorruptData
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """``node.json``: whose data this is. ``uuid`` is made at the first start; only a recovery changes it."""
+
+    uuid: str
+    id: str
+    cluster_id: str
+
+
+def lock(data_dir: Path) -> int:
+    """A data directory belongs to one process, until the descriptor is closed. Raises ConfigError if another has it."""
+    try:
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        fd = os.open(data_dir / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise ConfigError(f"cannot use data_dir {data_dir}: {error.strerror}") from error
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(fd)
+        raise ConfigError(f"data_dir {data_dir} is in use by another process; stop that node first") from None
+    return fd
+
+
+def read_identity(data_dir: Path) -> Identity | None:
+    """None if no node was ever started on it. Raises CorruptData."""
+    path = data_dir / "node.json"
+    if not path.exists():
+        return None
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Identity)
+    except msgspec.MsgspecError as error:
+        raise CorruptData(f"{path} is damaged: {error}") from error
+
+
+def write_identity(data_dir: Path, identity: Identity) -> None:
+    """Durable on return."""
+    fsync.write_durably(data_dir / "node.json", msgspec.json.encode(identity))
+
+
+def check_identity(config: NodeConfig) -> str:
+    """The UUID of the data directory, made if it is a new one. Raises ConfigError if it is another member's."""
+    identity = read_identity(config.data_dir)
+    if identity is None:
+        identity = Identity(str(uuid.uuid4()), config.id, config.cluster_id)
+        write_identity(config.data_dir, identity)
+    if (identity.id, identity.cluster_id) != (config.id, config.cluster_id):
+        raise ConfigError(
+            f"data_dir {config.data_dir} belongs to member {identity.id!r} of cluster {identity.cluster_id!r}, "
+            f"not to {config.id!r} of {config.cluster_id!r}"
+        )
+    return identity.uuid
