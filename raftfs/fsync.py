@@ -27,6 +27,9 @@ class Kernel:
     def sync_directory(self, fd: int, path: Path) -> None:
         os.fsync(fd)
 
+    def replace(self, source: Path, target: Path) -> None:
+        os.replace(source, target)
+
     def end_process(self, message: str) -> NoReturn:
         os.write(sys.stderr.fileno() if sys.stderr is not None else 2, message.encode())
         os._exit(FSYNC_FAILED_EXIT)
@@ -79,8 +82,20 @@ def write_durably(path: Path, data: bytes) -> None:
         sync_data(fd, temporary)
     finally:
         os.close(fd)
-    os.replace(temporary, path)
+    _kernel.replace(temporary, path)
     sync_directory(path.parent)
+
+
+def make_directory(path: Path, mode: int = 0o700) -> None:
+    """Make a directory, and the missing ones above it, durably: a name is safe only when the directory that holds it is
+    synced, whatever was synced below. One that is there already is made durable as well, as the process that made it
+    may have died before. Raises OSError."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    for folder in reversed(missing):
+        folder.mkdir(mode, exist_ok=True)
+        sync_directory(folder.parent)
+    if not missing:
+        sync_directory(path.parent)
 
 
 def _end(name: str | Path, error: OSError) -> NoReturn:

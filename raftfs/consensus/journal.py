@@ -109,7 +109,8 @@ class Journal:
         segment_bytes: int = JOURNAL_SEGMENT_BYTES,
         tail_bytes_max: int = JOURNAL_TAIL_BYTES_MAX,
     ) -> None:
-        directory.mkdir(mode=0o700, exist_ok=True)
+        if not (directory / "term").exists():
+            fsync.make_directory(directory)  # nothing in it is safe before its own name is
         self._directory = directory
         self._segment_bytes = segment_bytes
         self._tail_bytes_max = tail_bytes_max

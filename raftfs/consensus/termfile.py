@@ -49,14 +49,14 @@ class TermFile:
                 f"{path}: the term and vote are missing from offset 0 on, although there is a log. This node could "
                 "vote twice, so it refuses to start"
             )
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        self._vote = Vote(0, 0, None)
+        if fresh:
+            # In one step: of a file that is written in place, a power cut may leave the name and no slot, and that is
+            # what a damaged one looks like.
+            fsync.write_durably(path, _slot(self._vote) * 2)
+        self._fd = os.open(path, os.O_RDWR)
         try:
-            self._vote = Vote(0, 0, None)
-            if fresh:
-                self._write(self._vote)
-                fsync.sync_directory(path.parent)
-            else:
-                self._load()
+            self._load()
         except BaseException:
             os.close(self._fd)
             raise
@@ -91,10 +91,8 @@ class TermFile:
             self._fd = -1
 
     def _write(self, vote: Vote) -> None:
-        body = msgspec.msgpack.encode(vote)
-        record = _HEADER.pack(_MAGIC, google_crc32c.value(body), len(body)) + body
         for slot in (0, 1):
-            os.pwrite(self._fd, record.ljust(_SLOT_BYTES, b"\0"), slot * _SLOT_BYTES)
+            os.pwrite(self._fd, _slot(vote), slot * _SLOT_BYTES)
             fsync.sync_data(self._fd, self._path)
 
     def _load(self) -> None:
@@ -122,3 +120,8 @@ class TermFile:
             return msgspec.msgpack.decode(body, type=Vote)
         except msgspec.MsgspecError:
             return None
+
+
+def _slot(vote: Vote) -> bytes:
+    body = msgspec.msgpack.encode(vote)
+    return (_HEADER.pack(_MAGIC, google_crc32c.value(body), len(body)) + body).ljust(_SLOT_BYTES, b"\0")

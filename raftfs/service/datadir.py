@@ -6,12 +6,15 @@ import fcntl
 import os
 import uuid
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
 from raftfs import fsync
 from raftfs.config import NodeConfig
 from raftfs.errors import ConfigError, CorruptData
+
+_IDENTITY: Final = "node.json"
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -25,7 +28,8 @@ class Identity(msgspec.Struct, frozen=True):
 def lock(data_dir: Path) -> int:
     """A data directory belongs to one process, until the descriptor is closed. Raises ConfigError if another has it."""
     try:
-        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not (data_dir / _IDENTITY).exists():
+            fsync.make_directory(data_dir)  # what is in it is safe only if its own name is
         fd = os.open(data_dir / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
         raise ConfigError(f"cannot use data_dir {data_dir}: {error.strerror}") from error
@@ -39,7 +43,7 @@ def lock(data_dir: Path) -> int:
 
 def read_identity(data_dir: Path) -> Identity | None:
     """None if no node was ever started on it. Raises CorruptData."""
-    path = data_dir / "node.json"
+    path = data_dir / _IDENTITY
     if not path.exists():
         return None
     try:
@@ -50,7 +54,7 @@ def read_identity(data_dir: Path) -> Identity | None:
 
 def write_identity(data_dir: Path, identity: Identity) -> None:
     """Durable on return."""
-    fsync.write_durably(data_dir / "node.json", msgspec.json.encode(identity))
+    fsync.write_durably(data_dir / _IDENTITY, msgspec.json.encode(identity))
 
 
 def check_identity(config: NodeConfig) -> str:

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from raftfs.errors import NotLeader, Unavailable, UnknownOutcome
+from raftfs.fsync import Kernel
 from raftfs.service.ports import Buffer, Handler
 from raftfs.state import StateMachine
 from raftfs.state.commands import Result
@@ -42,6 +44,26 @@ class ManualClock:
     def jump(self, seconds: float) -> None:
         """Somebody sets the wall clock."""
         self._wall_ms += round(seconds * 1000)
+
+
+class WatchedKernel(Kernel):
+    """The system's own kernel, for ``raftfs.fsync.simulated``: ``look(what, path)`` is called before each of its steps
+    ("data", "directory", "replace"), and sees the disk as a power cut would find it then."""
+
+    def __init__(self, look: Callable[[str, Path], object]) -> None:
+        self._look = look
+
+    def sync_data(self, fd: int, path: Path) -> None:
+        self._look("data", path)
+        super().sync_data(fd, path)
+
+    def sync_directory(self, fd: int, path: Path) -> None:
+        self._look("directory", path)
+        super().sync_directory(fd, path)
+
+    def replace(self, source: Path, target: Path) -> None:
+        self._look("replace", target)
+        super().replace(source, target)
 
 
 class FakeNetwork:

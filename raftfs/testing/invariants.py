@@ -36,6 +36,7 @@ class Checker:
     """Feed it with everything that happens; it raises Violation as soon as something is wrong."""
 
     leaders: dict[int, str] = field(default_factory=dict)
+    terms: dict[str, int] = field(default_factory=dict)
     entries: dict[tuple[int, int], tuple[bytes, int]] = field(default_factory=dict)
     """(index, term) → bytes, and the term of the entry before: equal everywhere, so whole prefixes are equal"""
     applied: dict[int, tuple[int, bytes, int]] = field(default_factory=dict)
@@ -44,6 +45,9 @@ class Checker:
 
     def observe(self, name: str, *, term: int, leads: bool, log: Sequence[LogEntry]) -> None:
         """What a node is and holds now; ``log`` may leave out a beginning that was observed before."""
+        if term < self.terms.get(name, 0):
+            raise Violation("terms never go back", f"{name} was in term {self.terms[name]}, and is in {term} now")
+        self.terms[name] = term
         self._check_log(name, log)
         if leads:
             known = self.leaders.setdefault(term, name)

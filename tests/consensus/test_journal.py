@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from raftfs import fsync
 from raftfs.consensus import segments
 from raftfs.consensus.journal import Journal
 from raftfs.errors import CorruptData
+from raftfs.testing.fakes import WatchedKernel
 
 
 def open_journal(path: Path, **options: int) -> Journal:
@@ -226,6 +228,25 @@ def test_term_and_vote_survive_one_damaged_copy_and_refuse_two(tmp_path: Path) -
     damage(term, 4096 + 14)
     with pytest.raises(CorruptData, match="both copies of the term and vote are damaged"):
         open_journal(tmp_path)
+
+
+def test_a_new_journal_is_safe_name_by_name(tmp_path: Path) -> None:
+    """A power cut during the first start once left a term file without a slot, which was taken for damage; and the
+    folder's own name was never synced, so that a cut before the first checkpoint could take log and votes with it."""
+    seen: list[tuple[str, Path]] = []
+    term = tmp_path / "journal" / "term"
+
+    def look(what: str, path: Path) -> None:
+        seen.append((what, path))
+        assert not term.exists() or len(term.read_bytes()) == 2 * 4096
+
+    with fsync.simulated(WatchedKernel(look)):
+        open_journal(tmp_path).close()
+    assert seen[0] == ("directory", tmp_path)
+    assert seen[-2:] == [("replace", term), ("directory", term.parent)]
+    journal = open_journal(tmp_path)
+    assert (journal.getCurrentTerm(), journal.getVotedForNodeId()) == (0, None)
+    journal.close()
 
 
 @pytest.mark.parametrize("slot", [0, 1])

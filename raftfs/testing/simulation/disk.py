@@ -52,15 +52,19 @@ class Disk:
         self._sync()
         if self.forgets is None or not path.name.endswith(self.forgets):
             self._durable[self._key(path)] = path.read_bytes()
+        if path == self.root / f"{_DATABASE}-wal":
+            self._log_synced_bytes = path.stat().st_size
 
     def sync_directory(self, path: Path) -> None:
         if not path.is_relative_to(self.root):
             return
         self._sync()
         self._names[self._key(path)] = {child.name for child in path.iterdir() if child.is_file()}
-        if path == self.root:
-            log = path / f"{_DATABASE}-wal"
-            self._log_synced_bytes = log.stat().st_size if log.exists() else 0
+
+    def replace(self, source: Path, target: Path) -> None:
+        os.replace(source, target)
+        if target.is_relative_to(self.root):
+            self._durable[self._key(target)] = self._durable.pop(self._key(source), b"")
 
     def _sync(self) -> None:
         self.syncs += 1
@@ -145,6 +149,9 @@ class SimulatedKernel(Kernel):
 
     def sync_directory(self, fd: int, path: Path) -> None:
         _disk().sync_directory(path)
+
+    def replace(self, source: Path, target: Path) -> None:
+        _disk().replace(source, target)
 
     def end_process(self, message: str) -> NoReturn:
         current_process().end()

@@ -171,7 +171,7 @@ PLANTS: Final[dict[str, Planted]] = {
     "reads at once in a new term": Planted(Plant(Parts(barriers=ReadsAtOnce)), 37, "revisions follow real time"),
     "answers of another entry": Planted(Plant(Parts(proposals=AnswersForOthers)), 13, "durability"),
     "unknown called not applied": Planted(Plant(Parts(proposals=SaysNotApplied)), 3, "exactly once"),
-    "votes are forgotten": Planted(Plant(forgets="term"), 4, "a node goes on"),
+    "votes are forgotten": Planted(Plant(forgets="term"), 15, "terms never go back"),
     "journal is not synced": Planted(Plant(forgets=".segment"), 4, "a node goes on"),
     "retries without a key": Planted(Plant(keys=False), 6, "exactly once"),
 }

@@ -1,0 +1,42 @@
+"""Directories that are made to last."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from raftfs import fsync
+from raftfs.config import MemberConfig, NodeConfig
+from raftfs.service.node import Node
+from raftfs.testing.fakes import WatchedKernel
+from raftfs.testing.inprocess import free_ports
+
+
+def watched(seen: list[tuple[str, Path]]) -> WatchedKernel:
+    return WatchedKernel(lambda what, path: seen.append((what, path)))
+
+
+def test_every_new_directory_has_its_name_synced(tmp_path: Path) -> None:
+    seen: list[tuple[str, Path]] = []
+    with fsync.simulated(watched(seen)):
+        fsync.make_directory(tmp_path / "a" / "b" / "c")
+        assert seen == [("directory", tmp_path), ("directory", tmp_path / "a"), ("directory", tmp_path / "a" / "b")]
+        fsync.make_directory(tmp_path / "a" / "b")
+    assert seen[-1] == ("directory", tmp_path / "a"), "whoever made it may have died before"
+    with pytest.raises(OSError):
+        fsync.make_directory(Path("/proc/raftfs"))
+
+
+async def test_a_node_makes_its_data_directory_to_last(tmp_path: Path) -> None:
+    """It was made and never synced: a power cut could take it away with everything that was synced in it."""
+    seen: list[tuple[str, Path]] = []
+    http, peer = free_ports(2)
+    members = [MemberConfig(id="n1", peer=f"127.0.0.1:{peer}", url=f"http://127.0.0.1:{http}")]
+    config = NodeConfig(id="n1", cluster_id="test", data_dir=tmp_path / "new" / "n1", members=members)
+    with fsync.simulated(watched(seen)):
+        async with Node(config):
+            pass
+    assert seen[:2] == [("directory", tmp_path), ("directory", tmp_path / "new")]
+    identity = seen.index(("replace", config.data_dir / "node.json"))
+    assert identity < seen.index(("replace", config.data_dir / "journal" / "term"))
