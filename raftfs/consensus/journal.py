@@ -257,14 +257,15 @@ class Journal:
         return [segments.segment_path(self._directory, number) for number in range(oldest, newest)]
 
     def unlink(self, paths: list[Path]) -> None:
-        """Delete segments that ``cut`` gave, oldest first, so that a crash leaves no gap (blocking; any thread)."""
+        """Delete segments that ``cut`` gave, oldest first, each durably before the next, so that a crash leaves no gap
+        (blocking; any thread)."""
         for path in paths:
             path.unlink(missing_ok=True)
+            fsync.sync_directory(self._directory)
             with self._fds_lock:
                 fd = self._fds.pop(segments.segment_number(path), None)
             if fd is not None:
                 os.close(fd)
-        fsync.sync_directory(self._directory)
 
     @staticmethod
     def begin_at(directory: Path, index: int, term: int, data: bytes) -> None:

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from raftfs import fsync
 from raftfs.consensus import segments
 from raftfs.consensus.journal import Journal
 from raftfs.errors import CorruptData
+from raftfs.testing.fakes import WatchedKernel
 
 from .test_journal import contents, fill, open_journal, segment
 
@@ -41,6 +43,18 @@ def test_a_cut_keeps_whole_segments_and_what_is_not_below(tmp_path: Path) -> Non
     journal = open_journal(tmp_path, segment_bytes=SEGMENT, commit_floor=60)
     assert contents(journal) == after
     assert journal.first_index_of_term(journal.first_index) == journal.first_index
+    journal.close()
+
+
+def test_segments_are_deleted_one_by_one(tmp_path: Path) -> None:
+    """A disk need not keep deletions in order: of several that are synced together, a power cut may leave the first
+    segment and not the second, and a log with a gap is refused."""
+    journal = long_journal(tmp_path)
+    gone = journal.cut(keep_segments=2, below=60)
+    deleted: list[int] = []
+    with fsync.simulated(WatchedKernel(lambda what, path: deleted.append(sum(not one.exists() for one in gone)))):
+        journal.unlink(gone)
+    assert deleted == list(range(1, len(gone) + 1))
     journal.close()
 
 
