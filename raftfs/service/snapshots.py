@@ -214,6 +214,8 @@ def install(data_dir: Path) -> bool:
         Journal.begin_at(data_dir / "journal", ready.index, ready.term, NO_OP)
         for suffix in ("-wal", "-shm", "-sums"):
             state.with_name(state.name + suffix).unlink(missing_ok=True)
+        # Before the new database comes: beside the old write-ahead log, it would be overwritten with old pages.
+        fsync.sync_directory(data_dir)
         os.replace(incoming, state)
         fsync.sync_directory(data_dir)
     (folder / "ready.json").unlink()

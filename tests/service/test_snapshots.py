@@ -10,10 +10,12 @@ import msgspec
 import pytest
 from blake3 import blake3
 
+from raftfs import fsync
 from raftfs.consensus import NO_OP, Journal
 from raftfs.errors import CorruptData
 from raftfs.service.snapshots import install
 from raftfs.state import Envelope, MakeDirectory, Reader, StateMachine, check_copy, copy_database, encode
+from raftfs.testing.fakes import WatchedKernel
 from raftfs.versions import FORMAT_VERSION
 
 OURS, THEIRS = 5, 40
@@ -91,6 +93,23 @@ def test_a_snapshot_takes_the_place_of_state_and_log(behind: Path) -> None:
     assert install(behind)
     check_installed(behind)
     assert not install(behind)
+
+
+def test_the_new_database_never_meets_the_old_write_ahead_log(behind: Path) -> None:
+    """Both changes of names were synced together once. A disk that kept the second and not the first would have left
+    the old log beside the new database, and SQLite would have written its pages into it."""
+    log, incoming = behind / "state.db-wal", behind / "snapshot" / "incoming.db"
+    synced_without_log = False
+
+    def look(what: str, path: Path) -> None:
+        nonlocal synced_without_log
+        if incoming.exists():
+            synced_without_log = (what, path) == ("directory", behind) and not log.exists()
+        assert incoming.exists() or synced_without_log
+
+    with fsync.simulated(WatchedKernel(look)):
+        assert install(behind)
+    check_installed(behind)
 
 
 def test_without_a_snapshot_nothing_happens(tmp_path: Path) -> None:
