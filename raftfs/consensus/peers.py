@@ -83,6 +83,8 @@ class _Peer:
     raft: Connection | None = None
     bulk: BulkClient | None = None
     refused: str | None = None
+    turned_away: str | None = None
+    """why its last greeting was refused here"""
     incoming: dict[Channel, Connection] = field(default_factory=dict)
     """its newest connection to us for each channel"""
 
@@ -262,15 +264,25 @@ class PeerTransport:
             )
         connection.send(msgspec.msgpack.encode(answer))
         if refused is not None:
-            log.warning("refused %s on the peer port: %s", connection.extra("peername"), refused)
+            self._note_refusal(hello.sender, connection, refused)
             connection.close()
             return
         self._welcome(connection, self._peers[hello.sender], hello.channel)
+
+    def _note_refusal(self, sender: str, connection: Connection, reason: str) -> None:
+        """A member that is refused comes again and again; it is told of once for each reason."""
+        peer = self._peers.get(sender)
+        known = peer is not None and peer.turned_away == reason
+        if peer is not None:
+            peer.turned_away = reason
+        level = logging.DEBUG if known else logging.WARNING
+        log.log(level, "refused %s on the peer port: %s", connection.extra("peername"), reason)
 
     def _welcome(self, connection: Connection, peer: _Peer, channel: Channel) -> None:
         """From now on, frames are the member's. Its older connection is dead, if perhaps without a word: a machine
         that lost power sends none, and would lock itself out by coming back often enough."""
         self._strangers.remove(connection)
+        peer.turned_away = None
         _tune(connection)
         connection.frame_bytes_max = PEER_FRAME_BYTES_MAX
         connection.on_lost = lambda c: self._member_lost(c, peer, channel)

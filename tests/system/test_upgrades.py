@@ -244,6 +244,11 @@ def _log(cluster: LocalCluster, node: str) -> str:
 
 
 def _stopped_or_refused(cluster: LocalCluster, node: str) -> bool:
-    log = _log(cluster, node)
+    if cluster.process(node) is None:
+        return True
+    try:
+        refusals = [member["refused"] or "" for member in status_of(cluster.node_urls[node])["members"]]
+    except (OSError, http.client.HTTPException):
+        return False
     switched = f"the cluster has switched to format {NEXT_FORMAT}, and the raftfs of {node} understands"
-    return cluster.process(node) is None or switched in log
+    return any(switched in refusal for refusal in refusals)
