@@ -77,7 +77,8 @@ class Proposer:
         old for the command.
         """
         self.require_leader()
-        needed = self._require_version(command)
+        needed = required_version(command)
+        self.require_version(needed)
         envelope = Envelope(command, self._clock.wall_ms(), key=key, fingerprint=mark, format=needed)
         data = encode(envelope)
         if len(data) > limits.COMMAND_BYTES_MAX:
@@ -88,13 +89,13 @@ class Proposer:
         result: Result = await self._consensus.propose(data, timeout_s=self.timeout_s(timeout_s))
         return check(result)
 
-    def _require_version(self, command: Command) -> int:
-        """The format that the command needs, if it is active. It only ever rises, so what was seen once will do."""
-        needed = required_version(command)
+    def require_version(self, needed: int) -> None:
+        """Raises UpgradeUnfinished or, while a cluster is being formed, Unavailable (both not applied), unless format
+        ``needed`` or a newer one is active. The format only ever rises, so what was seen once will do."""
         if needed > self._version:
             self._version = self._active_version()
         if needed <= self._version:
-            return needed
+            return
         if self._version == UNDECIDED:
             raise errors.Unavailable(
                 "the cluster is being formed: its members have not agreed on a format yet",

@@ -68,7 +68,7 @@ class Service:
             config=config, consensus=consensus, transport=transport, reader=self._reader,
             missing_chunks=lambda: self.backfill.missing_at_most(self._reader.newest_chunk()),
         )  # fmt: skip
-        self._gate = VersionGate(
+        self.versions = VersionGate(
             reader=self._reader, consensus=consensus, cluster=self.cluster, proposer=proposer, clock=clock,
             hold=not config.auto_switch,
         )  # fmt: skip
@@ -79,7 +79,7 @@ class Service:
         self._background.spawn(periodically(fill_s, self.backfill.round, "backfill"), "backfill")
         self._background.spawn(periodically(collect_s, self.collector.round, "collection"), "collection")
         self._background.spawn(periodically(collect_s, self.expiry.round, "upload expiry"), "upload expiry")
-        self._background.spawn(self._gate.run(), "format version")
+        self._background.spawn(self.versions.run(), "format version")
 
     async def stop(self) -> None:
         """End everything that was started here; requests must have ended before."""

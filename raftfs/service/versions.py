@@ -39,31 +39,33 @@ def next_version(present: int, members: Sequence[Understood | None], *, patient:
 
 
 class VersionGate:
-    """As leader, looks what the members run and proposes the switch. ``hold``: never raise a format by itself."""
+    """As leader, looks what the members run and proposes the switch. ``hold``: never raise a format by itself.
+    ``newest``: the newest format that this code understands."""
 
     def __init__(
         self, *, reader: Reader, consensus: ConsensusPort, cluster: Cluster, proposer: Proposer, clock: Clock,
-        hold: bool,
+        hold: bool, newest: int = FORMAT_VERSION,
     ) -> None:  # fmt: skip
         self._reader, self._consensus, self._cluster = reader, consensus, cluster
-        self._proposer, self._clock, self._hold = proposer, clock, hold
+        self._proposer, self._clock, self._hold, self._newest = proposer, clock, hold, newest
         self._asked_since_s: float | None = None
 
     async def run(self) -> None:
         """Until the newest format of this code is active."""
         present = UNDECIDED
-        while present < FORMAT_VERSION:
+        while present < self._newest:
             try:
                 present = self._reader.applied().version
-                await self._round(present)
+                await self.round(present)
             except RaftfsError as error:
                 log.info("format version: %s", error.detail)
             except Exception:
                 log.exception("looking after the format version failed; the next round tries again")
             await asyncio.sleep(limits.FORMING_POLL_S if present == UNDECIDED else limits.UPGRADE_POLL_S)
 
-    async def _round(self, present: int) -> None:
-        if present == FORMAT_VERSION or not self._consensus.is_leader:
+    async def round(self, present: int) -> None:
+        """Once, with ``present`` as the active format."""
+        if present == self._newest or not self._consensus.is_leader:
             self._asked_since_s = None
             return
         if self._hold and present != UNDECIDED:

@@ -12,6 +12,7 @@ import pytest
 from raftfs import AsyncClient
 from raftfs.models import ClusterStatus
 from raftfs.testing.inprocess import InProcessCluster
+from raftfs.versions import FORMAT_VERSION
 
 from .conftest import Open
 from .scripted import ScriptedNode, silence
@@ -223,6 +224,8 @@ async def test_health_metrics_and_page(cluster: InProcessCluster, url: str, http
             "raftfs_raft_is_leader 1.0",
             "raftfs_raft_has_quorum 1.0",
             'raftfs_member_reachable{member="n3"} 1.0',
+            f"raftfs_format_version {FORMAT_VERSION}.0",
+            f'raftfs_member_format_version_max{{member="n3"}} {FORMAT_VERSION}.0',
         ):
             assert line in text
     cluster.log.lead(None)

@@ -24,7 +24,7 @@ LINEAR = ReadOptions()
 class Trio:
     """Members n1 (leading), n2, n3."""
 
-    def __init__(self, folder: Path, count: int = 3, **settings: Any) -> None:
+    def __init__(self, folder: Path, count: int = 3, *, version: int = FORMAT_VERSION, **settings: Any) -> None:
         self.folder = folder
         self.names = [f"n{n}" for n in range(1, count + 1)]
         members = [
@@ -35,7 +35,7 @@ class Trio:
         self.network = FakeNetwork(self.names)
         for name in self.names:
             (folder / name).mkdir(exist_ok=True)
-        self.machines = {name: StateMachine(folder / name / "state.db", version=FORMAT_VERSION) for name in self.names}
+        self.machines = {name: StateMachine(folder / name / "state.db", version=version) for name in self.names}
         self.log = FakeLog(self.network, self.machines, "n1")
         self.stores = {name: ChunkStore(folder / name / "chunks", wall_clock=self.clock.wall_s) for name in self.names}
         self.services = {
