@@ -150,8 +150,12 @@ def test_a_rolling_upgrade_under_traffic(release: Release) -> None:
             members = {member["id"]: member["formats"] for member in status_of(cluster.node_urls[leader])["members"]}
             assert members[first]["max"] == NEXT_FORMAT
             assert members[leader]["max"] == members[second]["max"] == FORMAT_VERSION
+            _check_that_the_new_leads_the_old(cluster, first, more)
+            more()
             replace(cluster, first, None)  # the way back is open
             more()
+            leader = cluster.leader()
+            first, second = (node for node in cluster.nodes if node != leader)
             for node in (first, second):
                 replace(cluster, node, release)
                 more()
@@ -174,6 +178,18 @@ def test_a_rolling_upgrade_under_traffic(release: Release) -> None:
         entries = [entry for entry in ask(cluster.url, "GET", "/v1/dirs/").json["entries"] if "label" in entry["path"]]
         assert [(entry["path"], entry["metadata"]) for entry in entries] == [("/late-labelled", {"label": "new"})]
         _check_the_way_back_is_closed(cluster, release)
+
+
+def _check_that_the_new_leads_the_old(cluster: LocalCluster, new: str, more: Callable[[], None]) -> None:
+    """What it writes into the log, the others understand; what they would not, it refuses."""
+    _hand_over_to(cluster, new, more)
+    cluster.wait_ready()
+    early = make_directory(cluster, "/early-labelled")
+    assert (early.status, early.code, early.outcome) == (409, "upgrade_unfinished", "not_applied"), str(early)
+    assert make_directory(cluster, "/plain").status == 201
+    again = make_directory(cluster, "/plain")
+    assert again.status in (200, 409), str(again)
+    assert cluster.leader() == new
 
 
 def _check_the_way_back_is_closed(cluster: LocalCluster, release: Release) -> None:
@@ -209,9 +225,9 @@ def test_a_leader_that_switches_too_early_stops_the_others_and_loses_nothing(rel
     with running() as cluster:
         upgraded = next(node for node in cluster.nodes if node != cluster.leader())
         old = [node for node in cluster.nodes if node != upgraded]
-        with traffic(cluster, ledger):
+        with traffic(cluster, ledger) as more:
             replace(cluster, upgraded, hasty)
-            _hand_over_to(cluster, upgraded)
+            _hand_over_to(cluster, upgraded, more)
             for node in old:
                 wait_until(f"{node} to stop", lambda node=node: cluster.process(node) is None)
         for node in old:
@@ -228,11 +244,12 @@ def test_a_leader_that_switches_too_early_stops_the_others_and_loses_nothing(rel
         check(cluster, ledger)
 
 
-def _hand_over_to(cluster: LocalCluster, wanted: str) -> None:
-    """Stop the leader, in order, while the third member is frozen and cannot take over."""
+def _hand_over_to(cluster: LocalCluster, wanted: str, more: Callable[[], None]) -> None:
+    """Stop the leader, in order, while the third member is frozen and has an older log, so that it cannot take over."""
     leader = cluster.leader()
     (third,) = set(cluster.nodes) - {leader, wanted}
     cluster.pause(third)
+    more()
     cluster.stop(leader)
     cluster.resume(third)
     wait_until(f"{wanted} to lead", lambda: cluster.leader() == wanted)
