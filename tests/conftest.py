@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-SYSTEM_FOLDERS = (HERE / "system", HERE / "docs")
+SYSTEM_FOLDERS = (HERE / "system", HERE / "damage", HERE / "docs")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

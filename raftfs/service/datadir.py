@@ -8,6 +8,7 @@ import uuid
 from pathlib import Path
 from typing import Final
 
+import google_crc32c
 import msgspec
 
 from raftfs import fsync
@@ -23,6 +24,21 @@ class Identity(msgspec.Struct, frozen=True):
     uuid: str
     id: str
     cluster_id: str
+
+
+class _Stored(msgspec.Struct, frozen=True):
+    """As it lies on the disk. ``crc``: CRC32C of the other fields, for a digit of a UUID that has changed is a digit
+    still."""
+
+    uuid: str
+    id: str
+    cluster_id: str
+    crc: int
+
+    @classmethod
+    def of(cls, identity: Identity) -> _Stored:
+        fields = identity.uuid, identity.id, identity.cluster_id
+        return cls(*fields, google_crc32c.value(msgspec.json.encode(fields)))
 
 
 def lock(data_dir: Path) -> int:
@@ -45,16 +61,22 @@ def read_identity(data_dir: Path) -> Identity | None:
     """None if no node was ever started on it. Raises CorruptData."""
     path = data_dir / _IDENTITY
     if not path.exists():
+        if any((data_dir / "journal").glob("*.segment")):
+            raise CorruptData(f"{path} is missing, and there is a log: nobody can say whose it is")
         return None
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Identity)
+        stored = msgspec.json.decode(path.read_bytes(), type=_Stored)
     except msgspec.MsgspecError as error:
         raise CorruptData(f"{path} is damaged: {error}") from error
+    identity = Identity(stored.uuid, stored.id, stored.cluster_id)
+    if stored != _Stored.of(identity):
+        raise CorruptData(f"{path} is damaged: its checksum differs")
+    return identity
 
 
 def write_identity(data_dir: Path, identity: Identity) -> None:
     """Durable on return."""
-    fsync.write_durably(data_dir / _IDENTITY, msgspec.json.encode(identity))
+    fsync.write_durably(data_dir / _IDENTITY, msgspec.json.encode(_Stored.of(identity)))
 
 
 def check_identity(config: NodeConfig) -> str:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from raftfs import fsync
 from raftfs.errors import CorruptData, DataTooNew, DataTooOld, RaftfsError, StorageFull
 from raftfs.limits import STATE_READER_CACHE_BYTES, STATE_WAL_BYTES, STATE_WRITER_CACHE_BYTES
 from raftfs.state.pages import PageSums, beside, read_log
@@ -167,8 +168,7 @@ def open_writer(path: Path, version: int = UNDECIDED) -> sqlite3.Connection:
     sums = PageSums(path)
     if not path.exists():
         # What is left of another one must not become part of the new one.
-        for suffix in ("-wal", "-shm"):
-            beside(path, suffix).unlink(missing_ok=True)
+        _delete_log(path)
         sums.begin()
     elif sums.path.exists():
         _check_pages(path, sums)
@@ -191,8 +191,14 @@ def _check_pages(path: Path, sums: PageSums) -> None:
         db.close()
     if not sums.check(seen):
         log.warning("the log of %s has lost its end, which the database has: deleted it", path)
-        for suffix in ("-wal", "-shm"):
-            beside(path, suffix).unlink(missing_ok=True)
+        _delete_log(path)
+
+
+def _delete_log(path: Path) -> None:
+    """For certain, before anything comes to which it does not belong."""
+    for suffix in ("-wal", "-shm"):
+        beside(path, suffix).unlink(missing_ok=True)
+    fsync.sync_directory(path.parent)
 
 
 def _trust(path: Path, sums: PageSums) -> None:

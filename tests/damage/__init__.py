@@ -1,0 +1,1 @@
+"""Every byte of a stopped node's disk, damaged in turn."""
