@@ -58,6 +58,9 @@ NODES_KNOWN_MAX: Final = 64
 
 # Replicated log.
 MEMBERS_MAX: Final = 9
+MEMBERS_POLL_S: Final = 0.25  # how often a change of the members looks whether it may go on
+MEMBERS_ROUND_S: Final = 0.5  # how often a leader looks whether a new member has caught up
+PROMOTION_LAG_ENTRIES_MAX: Final = 1000
 COMMAND_BYTES_MAX: Final = 256 * 1024
 ENTRY_BYTES_MAX: Final = 1024 * 1024
 BATCH_COMMANDS_MAX: Final = 4096

@@ -11,8 +11,9 @@ import msgspec
 
 from raftfs import limits
 from raftfs.config import NodeConfig
+from raftfs.consensus import MemberRecord
 from raftfs.errors import RaftfsError
-from raftfs.models import ClusterStatus, FormatRange, LeaderRef, Member
+from raftfs.models import ClusterStatus, FormatRange, LeaderRef, Member, Role
 from raftfs.service.ports import ConsensusPort, TransportPort
 from raftfs.state import Reader
 from raftfs.versions import FORMAT_VERSION, FORMAT_VERSION_MIN, UNDECIDED
@@ -20,7 +21,7 @@ from raftfs.versions import FORMAT_VERSION, FORMAT_VERSION_MIN, UNDECIDED
 
 class NodeStatus(msgspec.Struct, frozen=True, array_like=True):
     """What a member tells the others about itself (``status`` on the peer port). ``format_min`` and ``format_max``: the
-    formats that its code understands."""
+    formats that its code understands. ``complete_index``: every chunk that was referenced at that index is there."""
 
     applied_index: int
     commit_index: int
@@ -28,6 +29,7 @@ class NodeStatus(msgspec.Struct, frozen=True, array_like=True):
     missing_chunks: int | None
     format_min: int
     format_max: int
+    complete_index: int = 0
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -39,10 +41,10 @@ class Cluster:
 
     def __init__(
         self, *, config: NodeConfig, consensus: ConsensusPort, transport: TransportPort, reader: Reader,
-        missing_chunks: Callable[[], int | None],
+        missing_chunks: Callable[[], int | None], complete_index: Callable[[], int],
     ) -> None:  # fmt: skip
         self._config, self._consensus, self._transport = config, consensus, transport
-        self._reader, self._missing_chunks = reader, missing_chunks
+        self._reader, self._missing_chunks, self._complete_index = reader, missing_chunks, complete_index
         self.node_id = config.id
         transport.handle("status", self._on_status)
 
@@ -54,7 +56,7 @@ class Cluster:
     def leader(self) -> LeaderRef | None:
         """The leader as far as this node knows."""
         leader = self._consensus.leader_id
-        return next((LeaderRef(id=m.id, url=m.url) for m in self._config.members if m.id == leader), None)
+        return next((LeaderRef(id=m.id, url=m.url) for m in self._members if m.id == leader), None)
 
     @property
     def term(self) -> int:
@@ -64,7 +66,11 @@ class Cluster:
     @property
     def members(self) -> list[LeaderRef]:
         """Id and client URL of every member."""
-        return [LeaderRef(id=m.id, url=m.url) for m in self._config.members]
+        return [LeaderRef(id=m.id, url=m.url) for m in self._members]
+
+    @property
+    def _members(self) -> tuple[MemberRecord, ...]:
+        return self._consensus.configuration.members
 
     async def status(self) -> ClusterStatus:
         """Asks every member at once and waits a short time; those that do not answer are unreachable."""
@@ -76,7 +82,7 @@ class Cluster:
             revision=applied.revision,
             term=status.term,
             leader=self.leader,
-            members=[self._member(m.id, m.url, m.peer, answers[m.id], commit) for m in self._config.members],
+            members=[self._member(m, answers.get(m.id), commit) for m in self._members],
             quorum=status.quorum,
             state_hash=applied.state_hash.hex(),
             applied_index=applied.index,
@@ -85,17 +91,17 @@ class Cluster:
 
     async def ask_all(self) -> dict[str, NodeStatus | None]:
         """What each member says of itself now, this one too; None for those that do not answer in a short time."""
-        others = [member.id for member in self._config.members if member.id != self.node_id]
+        others = [member.id for member in self._members if member.id != self.node_id]
         answers = dict(zip(others, await asyncio.gather(*map(self._ask, others)), strict=True))
         return {**answers, self.node_id: self._here()}
 
-    def _member(self, name: str, url: str, peer: str, answer: NodeStatus | None, commit: int) -> Member:
-        link = self._consensus.status().peers.get(name)
+    def _member(self, member: MemberRecord, answer: NodeStatus | None, commit: int) -> Member:
+        link = self._consensus.status().peers.get(member.id)
         return Member(
-            id=name,
-            url=url,
-            peer=peer,
-            role="leader" if name == self._consensus.leader_id else "follower",
+            id=member.id,
+            url=member.url,
+            peer=member.peer,
+            role=self._role(member),
             reachable=answer is not None,
             applied_index=None if answer is None else answer.applied_index,
             lag=None if answer is None else max(commit - answer.applied_index, 0),
@@ -104,11 +110,16 @@ class Cluster:
             refused=None if link is None else link.refused,
         )
 
+    def _role(self, member: MemberRecord) -> Role:
+        if not member.voter:
+            return "learner"
+        return "leader" if member.id == self._consensus.leader_id else "follower"
+
     def _here(self) -> NodeStatus:
         applied = self._reader.applied()
         return NodeStatus(
             applied.index, self._consensus.commit_index, applied.revision, self._missing_chunks(),
-            format_min=FORMAT_VERSION_MIN, format_max=FORMAT_VERSION,
+            format_min=FORMAT_VERSION_MIN, format_max=FORMAT_VERSION, complete_index=self._complete_index(),
         )  # fmt: skip
 
     async def _on_status(self, peer: str, payload: bytes) -> bytes:

@@ -22,7 +22,6 @@ from raftfs.consensus import (
     Consensus,
     Entry,
     LogSizes,
-    MemberRecord,
     PeerTransport,
     Roster,
     decode_configuration,
@@ -34,6 +33,7 @@ from raftfs.frontend import Directory, Forwarder
 from raftfs.frontend.upstream import Upstream
 from raftfs.http import HttpServer
 from raftfs.service.datadir import check_identity, lock
+from raftfs.service.members import bootstrap
 from raftfs.service.ports import SystemClock
 from raftfs.service.service import Service
 from raftfs.service.snapshots import install
@@ -198,7 +198,7 @@ def _members(config: NodeConfig, state: StateMachine) -> tuple[int, Configuratio
     stored = state.configuration
     if stored is not None:
         return stored[0], decode_configuration(stored[1])
-    return 0, Configuration(tuple(MemberRecord(member.id, member.peer, member.url) for member in config.members))
+    return 0, bootstrap(config.members)
 
 
 def _tls(config: NodeConfig) -> tuple[Any, Any] | None:

@@ -9,6 +9,8 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
+from raftfs.consensus import Configuration
+
 Buffer = bytes | bytearray | memoryview
 Handler = Callable[[str, bytes], Awaitable[bytes]]
 
@@ -66,6 +68,16 @@ class ConsensusPort(Protocol):
         """Seconds since this node heard the leader; 0.0 on a leader with a quorum; None if never."""
 
     def status(self) -> ConsensusStatusPort: ...
+    @property
+    def configuration(self) -> Configuration:
+        """The members that count now."""
+
+    async def change_members(self, change: Callable[[Configuration], Configuration], *, timeout_s: float) -> None:
+        """Conflict (not applied): not now; ``propose``'s errors."""
+
+    async def transfer(self, *, timeout_s: float, to: str | None = None) -> bool:
+        """Whether another member took the leadership over in time."""
+
     def hold_log(self, index: int | None) -> None:
         """Keep the log from this index on, for a member that fetches our state; None ends it."""
 

@@ -116,7 +116,8 @@ class Proposer:
         ends_s = asyncio.get_running_loop().time() + self.timeout_s(timeout_s)
         while True:
             peers = self._consensus.status().peers
-            behind = [name for name, peer in peers.items() if (peer.match_index or 0) < index]
+            voters = self._consensus.configuration.voters
+            behind = [name for name, peer in peers.items() if name in voters and (peer.match_index or 0) < index]
             if not behind:
                 return
             if not self._consensus.is_leader or asyncio.get_running_loop().time() >= ends_s:

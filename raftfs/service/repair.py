@@ -44,6 +44,9 @@ class Backfill:
         self._looked = False
         self._lacking: dict[bytes, ChunkRef] = {}
         self._fresh: dict[bytes, ChunkRef] = {}
+        self._looked_index = 0
+        self.complete_index = 0
+        """every chunk that was referenced at this index of the log is here; 0 if that is not known"""
         replicas.on_damage = self.rescan
 
     @property
@@ -60,20 +63,30 @@ class Backfill:
     def rescan(self) -> None:
         """Look at everything again in the next round: a copy that was there has been lost."""
         self._from_start = True
+        self.complete_index = 0
 
     async def round(self) -> None:
         """Fetch what was missing last time and still is; then look at what is new."""
         self._lacking |= self._fresh
         self._fresh = {}
         await self._fetch()
+        self._note_complete()
         await self._look()
+        self._note_complete()
+
+    def _note_complete(self) -> None:
+        if not (self._lacking or self._fresh or self._from_start):
+            self.complete_index = self._looked_index
 
     async def _look(self) -> None:
         if self._from_start:
             self._from_start, self._seq = False, 0
+            self._looked_index = 0
+        index = await self._reader.call(_applied)
         while len(self._lacking) + len(self._fresh) < limits.BACKFILL_QUEUE_CHUNKS_MAX:
             changes = await self._reader.call(partial(_changes, self._seq))
             if not changes:
+                self._looked_index = index
                 break
             absent = await self._absent([ref for _, ref in changes])
             self._fresh |= {ref.digest: ref for ref in absent if ref.digest not in self._lacking}
@@ -123,6 +136,10 @@ class Backfill:
     async def _absent(self, refs: list[ChunkRef]) -> list[ChunkRef]:
         there = await self._workers.run(self._replicas.have, [ref.digest for ref in refs])
         return [ref for ref, have in zip(refs, there, strict=True) if not have]
+
+
+def _applied(reader: Reader) -> int:
+    return reader.applied().index
 
 
 def _changes(after: int, reader: Reader) -> list[tuple[int, ChunkRef]]:

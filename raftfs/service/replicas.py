@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 from raftfs import limits
 from raftfs.chunks import DIGEST_BYTES, ChunkCorrupt, ChunkMissing, ChunkStore, hash_chunk
+from raftfs.consensus import Configuration
 from raftfs.errors import ChunkUnavailable, InvalidRequest, RaftfsError, StorageFull, Unavailable
 from raftfs.service.ports import Clock, TransportPort
 from raftfs.service.workers import Background, Budget, Workers
@@ -34,24 +36,30 @@ class _Spread:
     digest: bytes
     data: memoryview
     need: int
+    voters: frozenset[str]
     retry: Callable[[], bool]
     acks: dict[str, float] = field(default_factory=dict)
     refusals: dict[str, str] = field(default_factory=dict)
     settled: bool = False
+
+    @property
+    def counted(self) -> set[str]:
+        """The members that have it and count: one that only listens does not."""
+        return self.acks.keys() & self.voters
 
 
 class Replicas:
     """The chunks of this node and of its peers. Answers the peers' ``chunk.get``, ``chunk.put`` and ``chunk.have``."""
 
     def __init__(
-        self, *, me: str, peers: Sequence[str], store: ChunkStore, transport: TransportPort, clock: Clock,
-        workers: Workers, background: Background,
+        self, *, me: str, configuration: Callable[[], Configuration], store: ChunkStore, transport: TransportPort,
+        clock: Clock, workers: Workers, background: Background,
     ) -> None:  # fmt: skip
-        self._me, self._peers = me, list(peers)
+        self._me, self._configuration = me, configuration
         self.store, self._transport, self._clock = store, transport, clock
         self._workers, self._background = workers, background
-        self._sending = {peer: Budget(limits.PEER_CHUNK_BYTES_IN_FLIGHT_MAX) for peer in peers}
-        self._trailing = dict.fromkeys(peers, 0)
+        self._sending = defaultdict[str, Budget](lambda: Budget(limits.PEER_CHUNK_BYTES_IN_FLIGHT_MAX))
+        self._trailing = defaultdict[str, int](int)
         self._fetching: dict[bytes, asyncio.Task[bytes]] = {}
         self.counters = Counters()
         self.on_damage: Callable[[], None] = lambda: None
@@ -62,12 +70,13 @@ class Replicas:
     # Spreading
 
     @property
-    def majority(self) -> int:
-        return (len(self._peers) + 1) // 2 + 1
+    def _peers(self) -> list[str]:
+        return [member.id for member in self._configuration().members if member.id != self._me]
 
     def require_all(self) -> None:
         """Raises Unavailable (not applied) naming the members that are not connected."""
-        away = [peer for peer in self._peers if not self._transport.connected(peer)]
+        voters = self._configuration().voters - {self._me}
+        away = [peer for peer in sorted(voters) if not self._transport.connected(peer)]
         if away:
             raise Unavailable(
                 f"ack=all wants every member, but {', '.join(away)} cannot be reached",
@@ -85,8 +94,9 @@ class Replicas:
         Peers that were not needed get it too, as far as their budgets allow; the rest is left to backfill. Raises
         StorageFull if this node's disk is, Unavailable if too few members took it in time; both not applied.
         """
-        need = len(self._peers) + 1 if everywhere else self.majority
-        spread = _Spread(digest, data, need, retry)
+        voters = self._configuration().voters
+        need = len(voters) if everywhere else len(voters) // 2 + 1
+        spread = _Spread(digest, data, need, voters, retry)
         tasks: dict[asyncio.Task[None], str] = {self._start(spread, self._me, self._put_here): self._me}
         tasks |= {self._start(spread, peer, self._put_there): peer for peer in self._peers}
         try:
@@ -99,7 +109,7 @@ class Replicas:
             for task, member in tasks.items():
                 if not task.done():
                     self._trail(spread, member, task)
-        others = sorted((moment for member, moment in spread.acks.items() if member != self._me), reverse=True)
+        others = sorted((spread.acks[member] for member in spread.counted - {self._me}), reverse=True)
         return min([spread.acks[self._me], *others[: need - 1]])
 
     def _start(
@@ -111,8 +121,8 @@ class Replicas:
         return self._background.spawn(work(), f"chunk {spread.digest.hex()[:8]} to {member}")
 
     async def _until_enough(self, spread: _Spread, pending: set[asyncio.Task[None]]) -> None:
-        while len(spread.acks) < spread.need or self._me not in spread.acks:
-            if len(spread.acks) + len(pending) < spread.need:
+        while len(spread.counted) < spread.need or self._me not in spread.acks:
+            if len(spread.counted) + len(pending) < spread.need:
                 raise self._too_few(spread)
             done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -123,7 +133,7 @@ class Replicas:
         reasons = [f"{member}: {reason}" for member, reason in spread.refusals.items()]
         reasons += [f"{member}: no answer yet" for member in silent]
         return Unavailable(
-            f"a chunk is durable on {len(spread.acks)} members, {spread.need} are needed ({'; '.join(reasons)})",
+            f"a chunk is durable on {len(spread.counted)} members, {spread.need} are needed ({'; '.join(reasons)})",
             outcome="not_applied",
             retry_after_s=1.0,
         )
@@ -131,7 +141,7 @@ class Replicas:
     def _trail(self, spread: _Spread, member: str, task: asyncio.Task[None]) -> None:
         """A copy that was not needed goes on in the background, within the peer's budget, and only after success."""
         size = len(spread.data)
-        enough = len(spread.acks) >= spread.need
+        enough = len(spread.counted) >= spread.need
         if member == self._me or not enough or self._trailing[member] + size > limits.PEER_BYTES_TRAILING_MAX:
             if enough:
                 self.counters.skipped += 1

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from raftfs import limits
 from raftfs.chunks import ChunkStore
 from raftfs.config import NodeConfig
 from raftfs.service.cluster import Cluster
 from raftfs.service.files import Files
+from raftfs.service.members import Members
 from raftfs.service.ports import Clock, ConsensusPort, TransportPort
 from raftfs.service.proposals import Proposer
 from raftfs.service.reads import Freshness
@@ -30,7 +31,6 @@ class Service:
         open_reader: Callable[[], Reader], clock: Clock,
     ) -> None:  # fmt: skip
         deadline_s = config.request_deadline_s
-        peers: Sequence[str] = [member.id for member in config.members if member.id != config.id]
         self._config = config
         self._background = Background()
         self._workers = Workers(limits.CHUNK_THREADS, "raftfs-chunks")
@@ -39,7 +39,7 @@ class Service:
         self._housekeeping = ReaderThread(open_reader, Reader.close, "raftfs-housekeeping")
         proposer = Proposer(consensus, clock, deadline_s, active_version=lambda: self._reader.applied().version)
         self.replicas = Replicas(
-            me=config.id, peers=peers, store=chunks, transport=transport, clock=clock,
+            me=config.id, configuration=lambda: consensus.configuration, store=chunks, transport=transport, clock=clock,
             workers=self._workers, background=self._background,
         )  # fmt: skip
         self.uploads = Uploads(
@@ -67,7 +67,9 @@ class Service:
         self.cluster = Cluster(
             config=config, consensus=consensus, transport=transport, reader=self._reader,
             missing_chunks=lambda: self.backfill.missing_at_most(self._reader.newest_chunk()),
+            complete_index=lambda: self.backfill.complete_index,
         )  # fmt: skip
+        self.members = Members(consensus=consensus, cluster=self.cluster, proposer=proposer)
         self.versions = VersionGate(
             reader=self._reader, consensus=consensus, cluster=self.cluster, proposer=proposer, clock=clock,
             hold=not config.auto_switch,
@@ -79,6 +81,7 @@ class Service:
         self._background.spawn(periodically(fill_s, self.backfill.round, "backfill"), "backfill")
         self._background.spawn(periodically(collect_s, self.collector.round, "collection"), "collection")
         self._background.spawn(periodically(collect_s, self.expiry.round, "upload expiry"), "upload expiry")
+        self._background.spawn(periodically(limits.MEMBERS_ROUND_S, self.members.round, "new members"), "new members")
         self._background.spawn(self.versions.run(), "format version")
 
     async def stop(self) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from raftfs.consensus import Configuration
 from raftfs.errors import NotLeader, Unavailable, UnknownOutcome
 from raftfs.fsync import Kernel
 from raftfs.service.ports import Buffer, Handler
@@ -151,13 +152,17 @@ class FakeLog:
     then reported as unknown.
     """
 
-    def __init__(self, network: FakeNetwork, machines: Mapping[str, StateMachine], leader: str) -> None:
+    def __init__(
+        self, network: FakeNetwork, machines: Mapping[str, StateMachine], leader: str,
+        configuration: Configuration | None = None,
+    ) -> None:  # fmt: skip
         self.network, self.machines = network, machines
         self.leader: str | None = leader
         self.term = 1
         self.entries: list[tuple[int, bytes]] = []
         self.forget_answers = 0
         self.slow: set[str] = set()
+        self.configuration = configuration or Configuration.of(network.members)
 
     def lead(self, leader: str | None) -> None:
         """Make another member the leader."""
@@ -248,6 +253,18 @@ class FakeConsensus:
     @property
     def applied_index(self) -> int:
         return self._log.machines[self._me].applied_index
+
+    @property
+    def configuration(self) -> Configuration:
+        return self._log.configuration
+
+    async def change_members(self, change: Callable[[Configuration], Configuration], *, timeout_s: float) -> None:
+        self._log.configuration = change(self.configuration)
+
+    async def transfer(self, *, timeout_s: float, to: str | None = None) -> bool:
+        others = [name for name in self._log.network.members if name != self._me]
+        self._log.lead(to or (others[0] if others else self._me))
+        return self._log.leader != self._me
 
     def hold_log(self, index: int | None) -> None:
         """The log in memory is never cut."""

@@ -15,6 +15,7 @@ from raftfs.config import MemberConfig, NodeConfig
 from raftfs.frontend import Directory, Forwarder
 from raftfs.frontend.upstream import Upstream
 from raftfs.http import HttpServer
+from raftfs.service.members import bootstrap
 from raftfs.service.ports import SystemClock
 from raftfs.service.service import Service
 from raftfs.state import Reader, StateMachine
@@ -83,7 +84,7 @@ class InProcessCluster:
         ]
         self.network = FakeNetwork(ids)
         self._machines: dict[str, StateMachine] = {}
-        self.log = FakeLog(self.network, self._machines, ids[0])
+        self.log = FakeLog(self.network, self._machines, ids[0], bootstrap(members))
         self.nodes: dict[str, InProcessNode] = {}
         self._configs = [
             NodeConfig(id=name, cluster_id="test", data_dir=path / name, members=members, request_deadline_s=deadline_s)
