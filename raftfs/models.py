@@ -77,6 +77,27 @@ class Member(_Answer):
     refused: str | None = None
 
 
+class MemberRequest(_Request):
+    """Body of ``POST /v1/cluster/members``: ``peer`` is ``host:port``, ``url`` that of the member's HTTP API."""
+
+    id: str
+    peer: str
+    url: str
+
+
+class MoveMemberRequest(_Request):
+    """Body of ``POST /v1/cluster/members/{id}/replace``; what is left out stays as it is."""
+
+    peer: str | None = None
+    url: str | None = None
+
+
+class TransferRequest(_Request):
+    """Body of ``POST /v1/cluster/leader``. ``to``: the member that is to lead; None: whoever has the newest log."""
+
+    to: str | None = None
+
+
 class ClusterStatus(_Answer):
     """``format`` is the format version that is active, 0 while the cluster is being formed."""
 

@@ -7,6 +7,7 @@ from typing import Protocol
 from aiohttp import web
 
 from raftfs.api.cluster import ClusterRoutes
+from raftfs.api.members import MemberRoutes
 from raftfs.api.reading import Reading
 from raftfs.api.writing import Write, Writes
 from raftfs.errors import NotLeader
@@ -14,7 +15,7 @@ from raftfs.frontend.forward import Forwarder
 from raftfs.http import Call, HttpMetrics, names, problem_response
 from raftfs.http.page import page_response
 from raftfs.limits import REQUEST_DEADLINE_S_DEFAULT
-from raftfs.service import Cluster, Files
+from raftfs.service import Cluster, Files, Members
 
 
 class ServicePort(Protocol):
@@ -24,6 +25,8 @@ class ServicePort(Protocol):
     def files(self) -> Files: ...
     @property
     def cluster(self) -> Cluster: ...
+    @property
+    def members(self) -> Members: ...
 
 
 def make_app(service: ServicePort, *, forwarder: Forwarder, deadline_s: float = REQUEST_DEADLINE_S_DEFAULT) -> NodeApp:
@@ -41,6 +44,7 @@ class NodeApp:
         self._cluster = service.cluster
         self._forwarder = forwarder
         reading, writes = Reading(service.files), Writes(service.files)
+        members = MemberRoutes(service.members, service.cluster)
         self._reads = {
             ("files", "GET"): reading.get_file,
             ("files", "HEAD"): reading.head_file,
@@ -55,6 +59,10 @@ class NodeApp:
             ("dirs", "DELETE"): writes.delete_directory,
             ("rename", "POST"): writes.rename,
             ("copy", "POST"): writes.copy,
+            ("cluster/members", "POST"): members.add,
+            ("cluster/member", "DELETE"): members.remove,
+            ("cluster/replace", "POST"): members.replace,
+            ("cluster/leader", "POST"): members.transfer,
         }
         self._routes = ClusterRoutes(service.cluster, self.metrics)
 

@@ -70,7 +70,7 @@ class Writes:
         refuse_dates(call.headers)
         if "If-Match" in call.headers:
             raise InvalidRequest("If-Match is not supported when a directory is made")
-        _check_empty(call)
+        check_empty(call)
 
         async def run() -> web.StreamResponse:
             try:
@@ -95,7 +95,7 @@ class Writes:
     def _remove(self, call: Call, kind: str, *, recursive: bool, writing: Writing) -> Write:
         must_exist, if_match = write_if_match(call.headers)
         _refuse_if_none_match(call)
-        _check_empty(call)
+        check_empty(call)
 
         async def run() -> web.StreamResponse:
             try:
@@ -112,10 +112,10 @@ class Writes:
         writing = Writing(call, call.query(WRITE_QUERY))
         must_exist, if_match = write_if_match(call.headers)
         _refuse_if_none_match(call)
-        _check_json(call, _PATCH_TYPES)
+        check_json(call, _PATCH_TYPES)
 
         async def run() -> web.StreamResponse:
-            patch = await _read_json(call, MetadataPatch)
+            patch = await read_json(call, MetadataPatch)
             check_metadata(patch.metadata)
             if patch.content_type is not None:
                 check_content_type(patch.content_type)
@@ -142,10 +142,10 @@ class Writes:
             if name in call.headers:
                 raise InvalidRequest(f"{name} is not supported here; use if_match and replace in the body")
         refuse_dates(call.headers)
-        _check_json(call, ("application/json",))
+        check_json(call, ("application/json",))
 
         async def run() -> web.StreamResponse:
-            move = await _read_json(call, MoveRequest)
+            move = await read_json(call, MoveRequest)
             if move.if_match is not None and not 0 <= move.if_match <= REVISION_MAX:
                 raise InvalidRequest(f"if_match: {move.if_match} is not a revision")
             do = self._files.copy if copy else self._files.rename
@@ -187,12 +187,14 @@ def _check_content(call: Call) -> None:
         raise InvalidRequest("Content-Range is not supported: a PUT replaces the whole file")
 
 
-def _check_empty(call: Call) -> None:
+def check_empty(call: Call) -> None:
+    """Raises InvalidRequest if there is a body."""
     if call.body.size != 0:
         raise InvalidRequest(f"{call.method} takes no body here")
 
 
-def _check_json(call: Call, types: tuple[str, ...]) -> None:
+def check_json(call: Call, types: tuple[str, ...]) -> None:
+    """Raises InvalidRequest, TooLarge for a body that its headers show to be no JSON of ours."""
     given = call.headers.get("Content-Type", types[0]).partition(";")[0].strip().lower()
     if given not in types:
         raise InvalidRequest(f"Content-Type {given!r} is not {' or '.join(types)}")
@@ -202,7 +204,8 @@ def _check_json(call: Call, types: tuple[str, ...]) -> None:
         )
 
 
-async def _read_json(call: Call, model: type[_Model]) -> _Model:
+async def read_json(call: Call, model: type[_Model]) -> _Model:
+    """The body. Raises InvalidRequest saying which field is wrong, TooLarge."""
     data = await call.body.read_all(limits.JSON_BODY_BYTES_MAX)
     try:
         return model.model_validate_json(data)

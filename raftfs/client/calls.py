@@ -5,10 +5,9 @@ from __future__ import annotations
 import builtins
 import json
 from collections.abc import AsyncIterator, Iterable, Mapping
-from typing import Any, Literal, Self, TypeVar, overload
+from typing import Any, Literal, Self, overload
 
 import aiohttp
-from pydantic import BaseModel
 
 from raftfs import limits, paths
 from raftfs.client import answers, encoding
@@ -23,13 +22,13 @@ from raftfs.client.aiofile import (
     check_mode,
 )
 from raftfs.client.body import Body, Source, make_body
+from raftfs.client.cluster import ClusterCalls, posted
 from raftfs.client.download import Download, Pinned, check_slice, deadline, open_download, pin_head
 from raftfs.client.options import Options, resolve_endpoints
 from raftfs.client.transport import Moved, Request, Transport, read_answer
 from raftfs.errors import AlreadyExists, IsADirectory, NotADirectory, NotFound, PreconditionFailed
-from raftfs.models import ClusterStatus, Consistency, Entry, EntryList, MoveRequest
+from raftfs.models import Consistency, Entry, EntryList, MoveRequest
 
-Model = TypeVar("Model", bound=BaseModel)
 Ack = Literal["quorum", "all"]
 
 _OK = frozenset({200})
@@ -37,7 +36,7 @@ _WRITTEN = frozenset({200, 201})
 _EMPTY = frozenset({204})
 
 
-class AsyncCalls:
+class AsyncCalls(ClusterCalls):
     """The calls of ``AsyncClient`` except those that touch local files."""
 
     def __init__(
@@ -371,10 +370,7 @@ class AsyncCalls:
             parents=parents,
             if_match=if_match,
         )
-        body = make_body(move.model_dump_json(by_alias=True, exclude_none=True).encode())
-        headers = {"Content-Type": "application/json"}
-        request = Request("POST", route, _OK, headers=headers, body=body, mutation=True, timeout_s=timeout)
-        return await self._json(request, Entry)
+        return await self._json(posted(route, move, {}, timeout), Entry)
 
     async def set_metadata(
         self,
@@ -482,15 +478,3 @@ class AsyncCalls:
     ) -> Download:
         request = Request("GET", encoding.file_target(path), _OK, query=query, timeout_s=timeout)
         return await open_download(self._transport, request, start, stop)
-
-    # The cluster
-
-    async def cluster_status(self, *, timeout: float | None = None) -> ClusterStatus:
-        """Leader, members and their health, as the node that answers sees them. Works without a quorum."""
-        return await self._json(Request("GET", "/v1/cluster", _OK, timeout_s=timeout), ClusterStatus)
-
-    async def _json(self, request: Request, model: type[Model]) -> Model:
-        async def consume(response: aiohttp.ClientResponse) -> Model:
-            return answers.parse(model, await read_answer(response), str(response.url))
-
-        return await self._transport.send(request, consume)

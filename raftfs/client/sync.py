@@ -15,12 +15,12 @@ from raftfs.client.aiofile import BinaryMode, TextMode, check_mode
 from raftfs.client.asyncclient import AsyncClient, LocalPath
 from raftfs.client.body import Source
 from raftfs.client.calls import Ack
+from raftfs.client.core import Core, abandoned
 from raftfs.client.file import RawWriter, WritableFile, WritableTextFile, open_binary
-from raftfs.client.loopthread import LoopThread
 from raftfs.client.options import Options, resolve_endpoints
 from raftfs.client.progress import Report
 from raftfs.client.transfer import TreeSummary
-from raftfs.models import ClusterStatus, Consistency, Entry, EntryList
+from raftfs.models import ClusterStatus, Consistency, Entry, EntryList, Member
 
 T = TypeVar("T")
 C = TypeVar("C", bound=Callable[..., Any])
@@ -34,26 +34,6 @@ def _as(original: Callable[..., Any]) -> Callable[[C], C]:
         return call
 
     return decorate
-
-
-class _Core:
-    """The running half of a client: thread, loop and asynchronous client of one process."""
-
-    def __init__(self, options: Options) -> None:
-        self.pid = os.getpid()
-        self.thread = LoopThread()
-        self.client = AsyncClient.from_options(options)
-
-    def stop(self) -> None:
-        if self.pid == os.getpid():
-            try:
-                self.thread.run(self.client.close())
-            finally:
-                self.thread.stop()
-
-
-_abandoned: list[_Core] = []
-"""Cores of a parent process: kept, because destroying them would touch sockets and selectors the parent uses."""
 
 
 class Client:
@@ -71,8 +51,8 @@ class Client:
     ) -> None:
         self.options = Options(resolve_endpoints(endpoints), deadline_s, attempt_s, connect_s)
         self._closed = False
-        self._core: _Core | None = None
-        self._finalizer: weakref.finalize[[_Core], Client] | None = None
+        self._core: Core | None = None
+        self._finalizer: weakref.finalize[[Core], Client] | None = None
         self._lock = threading.Lock()
         _clients.add(self)
 
@@ -109,21 +89,21 @@ class Client:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def _started(self) -> _Core:
+    def _started(self) -> Core:
         """The core, started at the first call: a client that was only made, or pickled, owns no thread."""
         with self._lock:
             if self._closed:
                 raise RuntimeError("this raftfs client is closed; connect again")
             if self._core is None:
-                self._core = _Core(self.options)
-                self._finalizer = weakref.finalize(self, _Core.stop, self._core)
+                self._core = Core(self.options)
+                self._finalizer = weakref.finalize(self, Core.stop, self._core)
             return self._core
 
     def _after_fork(self) -> None:
         """In a child: the parent's thread is not here, and its lock may be held by nobody who will release it."""
         self._lock = threading.Lock()
         if self._core is not None:
-            _abandoned.append(self._core)
+            abandoned.append(self._core)
             self._core = None
         if self._finalizer is not None:
             self._finalizer.detach()
@@ -454,6 +434,30 @@ class Client:
     @_as(AsyncClient.cluster_status)
     def cluster_status(self, *, timeout: float | None = None) -> ClusterStatus:
         return self._run(lambda c: c.cluster_status(timeout=timeout))
+
+    @_as(AsyncClient.cluster_add)
+    def cluster_add(self, member: str, peer: str, url: str, *, timeout: float | None = None) -> Member:
+        return self._run(lambda c: c.cluster_add(member, peer, url, timeout=timeout))
+
+    @_as(AsyncClient.cluster_replace)
+    def cluster_replace(
+        self,
+        member: str,
+        peer: str | None = None,
+        url: str | None = None,
+        *,
+        force: bool = False,
+        timeout: float | None = None,
+    ) -> Member:
+        return self._run(lambda c: c.cluster_replace(member, peer, url, force=force, timeout=timeout))
+
+    @_as(AsyncClient.cluster_remove)
+    def cluster_remove(self, member: str, *, force: bool = False, timeout: float | None = None) -> None:
+        return self._run(lambda c: c.cluster_remove(member, force=force, timeout=timeout))
+
+    @_as(AsyncClient.cluster_transfer)
+    def cluster_transfer(self, to: str | None = None, *, timeout: float | None = None) -> None:
+        return self._run(lambda c: c.cluster_transfer(to, timeout=timeout))
 
 
 _clients: weakref.WeakSet[Client] = weakref.WeakSet()

@@ -21,6 +21,7 @@ from raftfs.limits import REQUEST_DEADLINE_S_MAX
 
 _ABSOLUTE: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")
 _BAD_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+_MEMBER: Final = re.compile(r"/v1/cluster/members/([^/]+)(/replace)?")
 _EXACT: Final = {
     "/v1/rename": "rename",
     "/v1/copy": "copy",
@@ -72,6 +73,8 @@ class Call:
             self.route, self.path = "files", decode_path(path[9:])
         elif path.startswith("/v1/dirs/") or path == "/v1/dirs":
             self.route, self.path = "dirs", decode_path(path[8:] or "/")
+        elif (member := _MEMBER.fullmatch(path)) is not None:
+            self.route, self.path = "cluster/replace" if member[2] else "cluster/member", decode_path(member[1])
         elif (exact := _EXACT.get(path)) is not None:
             self.route = exact
         else:

@@ -9,9 +9,21 @@ acknowledgement before durability, an unverified byte served, or a path of a cli
 
 from raftfs.service.cluster import Cluster
 from raftfs.service.files import Files
+from raftfs.service.members import Members
 from raftfs.service.options import Ack, ReadInfo, ReadOptions, WriteOptions
 from raftfs.service.ports import SystemClock
 from raftfs.service.reads import OpenFile
 from raftfs.service.service import Service
 
-__all__ = ["Ack", "Cluster", "Files", "OpenFile", "ReadInfo", "ReadOptions", "Service", "SystemClock", "WriteOptions"]
+__all__ = [
+    "Ack",
+    "Cluster",
+    "Files",
+    "Members",
+    "OpenFile",
+    "ReadInfo",
+    "ReadOptions",
+    "Service",
+    "SystemClock",
+    "WriteOptions",
+]

@@ -11,6 +11,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from signal import SIGCONT, SIGKILL, SIGSTOP, SIGTERM
 from types import TracebackType
@@ -172,6 +173,19 @@ class LocalCluster:
                 self._spawn(name, program)
         if wait:
             self.wait_ready(name)
+
+    def grow(self) -> str:
+        """Start one more node with an empty data directory; its name. It is no member yet: ``Client.cluster_add``."""
+        with exclusive(self.dir):
+            self._layout = replace(self._layout, nodes=self._layout.nodes + 1)
+            self._layout.write()
+        name = self._layout.ids[-1]
+        self.start(name, wait=False)
+        return name
+
+    def peer(self, node: str) -> str:
+        """``host:port`` of a node's peer port."""
+        return self._layout.peer(node)
 
     def stop(self, name: str) -> None:
         """Stop a server in order (SIGTERM) and wait until it has ended."""
