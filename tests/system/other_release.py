@@ -1,8 +1,9 @@
 """The next release of raftfs, made from this one: a copy of its code with the next format and something new behind it.
 
 What is new is what a real release may bring: a command (``Stamp``) with a table of its own, a field of an old command
-(``label`` of MakeDirectory), and another wording of an error. The HTTP API of the copy reaches both: making a directory
-whose name ends in ``-labelled`` or ``-stamped``.
+(``label`` of MakeDirectory), another wording of an error, and fields in a greeting, a Raft message and a status, which
+the old release has to skip. The HTTP API of the copy reaches command and field: making a directory whose name ends in
+``-labelled`` or ``-stamped``.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ Edit = tuple[str, str, str]
 
 NEXT: Sequence[Edit] = (
     ("versions.py", f"FORMAT_VERSION: Final = {FORMAT_VERSION}\n", f"FORMAT_VERSION: Final = {NEXT_FORMAT}\n"),
+    ("consensus/peers.py", "\n\n\nclass Welcome(", '\n    colour: str = "red"\n\n\nclass Welcome('),
+    ("consensus/messages.py", "\n\n\nclass Behind(", "\n    hint: int = 7\n\n\nclass Behind("),
+    ("service/cluster.py", "\n\n\n_encoder =", '\n    mood: str = "sunny"\n\n\n_encoder ='),
     (
         "state/commands.py",
         "    parents: bool = False\n    exist_ok: bool = False\n",
