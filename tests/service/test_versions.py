@@ -13,6 +13,7 @@ import pytest
 from blake3 import blake3
 
 from raftfs import limits
+from raftfs.consensus import Configuration, MemberRecord
 from raftfs.errors import DataTooNew, Unavailable, UpgradeUnfinished
 from raftfs.service.proposals import Proposer
 from raftfs.service.snapshots import SnapshotFetcher
@@ -108,6 +109,19 @@ async def test_a_cluster_of_which_one_is_down_is_formed_after_a_while(tmp_path: 
         trio.clock.advance(limits.FORMING_S_MAX)
         await trio.leader.versions.round(UNDECIDED)
         assert formats(trio) == [FORMAT_VERSION, FORMAT_VERSION, UNDECIDED]
+
+
+async def test_a_member_that_does_not_vote_yet_counts_too(tmp_path: Path) -> None:
+    async with undecided(tmp_path) as trio:
+        three = trio.log.configuration
+        learner = MemberRecord("n4", "127.0.0.1:7414", "http://127.0.0.1:7404", voter=False)
+        trio.log.configuration = Configuration((*three.members, learner))
+        trio.network.down.add("n4")
+        await trio.leader.versions.round(UNDECIDED)
+        assert formats(trio) == [UNDECIDED] * 3, "nobody knows what n4 understands"
+        trio.log.configuration = three
+        await trio.leader.versions.round(UNDECIDED)
+        assert formats(trio) == [FORMAT_VERSION] * 3
 
 
 async def test_nobody_but_the_leader_asks(tmp_path: Path) -> None:
