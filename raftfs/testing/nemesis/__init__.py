@@ -7,6 +7,7 @@ which too little happened to say so.
 
 from __future__ import annotations
 
-from raftfs.testing.nemesis.run import Options, Report, run
+from raftfs.testing.nemesis.run import Options, run
+from raftfs.testing.nemesis.trial import Report
 
 __all__ = ["Options", "Report", "run"]

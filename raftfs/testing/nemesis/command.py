@@ -10,7 +10,7 @@ import json
 import secrets
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, get_args
 
@@ -18,8 +18,9 @@ from raftfs.errors import RaftfsError
 from raftfs.testing import history
 from raftfs.testing.linearizability import check, revision_faults
 from raftfs.testing.nemesis.machine import check_machine, clean_up
-from raftfs.testing.nemesis.run import Options, Report, run
+from raftfs.testing.nemesis.run import Options, run
 from raftfs.testing.nemesis.schedule import KINDS, Kind
+from raftfs.testing.nemesis.trial import Report
 
 _EXIT_CODES: Final = {"clean": 0, "violated": 1, "undecided": 3}
 _CANNOT_RUN: Final = 2
@@ -38,27 +39,43 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         seed = secrets.randbelow(2**31) if given.seed is None else given.seed
         print(f"nemesis: seed {seed}, {given.nodes} nodes, {given.duration:g} s", file=sys.stderr, flush=True)
-        signal.signal(signal.SIGTERM, _stop)
-        report = run(
-            Options(
-                seed=seed,
-                duration_s=given.duration,
-                nodes=given.nodes,
-                clients=given.clients,
-                kinds=tuple(given.faults.split(",")) if given.faults else KINDS,
-                folder=given.dir,
-                keep=given.keep,
-                node_script=given.node_script,
-            )
-        )
     except RaftfsError as error:
-        print(f"nemesis: DID NOT RUN: {error}", file=sys.stderr)
-        return _CANNOT_RUN
+        return _cannot_run("nemesis", error)
+    options = Options(
+        seed=seed,
+        duration_s=given.duration,
+        nodes=given.nodes,
+        clients=given.clients,
+        kinds=tuple(given.faults.split(",")) if given.faults else KINDS,
+        folder=given.dir,
+        keep=given.keep,
+        node_script=given.node_script,
+    )
+    return carry_out("nemesis", lambda: run(options), as_json if given.json else text)
+
+
+def carry_out(name: str, begin: Callable[[], Report], show: Callable[[Report], str]) -> int:
+    """Begin a run, print what came of it, and return the exit code."""
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        report = begin()
+    except RaftfsError as error:
+        return _cannot_run(name, error)
     except KeyboardInterrupt:
-        print("nemesis: interrupted, and cleaned up; there is no verdict", file=sys.stderr)
+        print(f"{name}: interrupted, and cleaned up; there is no verdict", file=sys.stderr)
         return _INTERRUPTED
-    print(json.dumps(report.as_json(), indent=2) if given.json else _text(report))
+    print(show(report))
     return _EXIT_CODES[report.verdict]
+
+
+def _cannot_run(name: str, error: RaftfsError) -> int:
+    print(f"{name}: DID NOT RUN: {error}", file=sys.stderr)
+    return _CANNOT_RUN
+
+
+def as_json(report: Report) -> str:
+    """A report for programs."""
+    return json.dumps(report.as_json(), indent=2)
 
 
 def _stop(number: int, frame: object) -> None:
@@ -108,7 +125,8 @@ def _judge(path: Path) -> int:
     return _EXIT_CODES[result]
 
 
-def _text(report: Report) -> str:
+def text(report: Report) -> str:
+    """A report in words."""
     lines = [f"seed {report.seed}, {report.nodes} nodes, {report.duration_s:g} s", "what fell:"]
     lines += [f"  {line}" for line in report.schedule]
     counts = ", ".join(f"{report.outcomes.get(kind, 0)} {kind}" for kind in ("ok", "fail", "unknown"))

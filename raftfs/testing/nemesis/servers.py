@@ -8,8 +8,9 @@ from __future__ import annotations
 import math
 import signal
 import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -39,20 +40,29 @@ NODE_OPTIONS: Final[dict[str, Any]] = {
 
 
 class Servers:
-    """``nodes`` are names of hosts of ``network``, and FRONTEND is one as well. ``node_script``: a Python
-    file to run in place of ``raftfs``, to see whether a node that is broken on purpose is caught."""
+    """``places``: for each node, a host of ``network``, the folder in which its data directory is made; FRONTEND is a
+    host as well. ``disks``: those of them that can be filled. ``node_script``: a Python file to run in place of
+    ``raftfs``, to see whether a node that is broken on purpose is caught."""
 
     def __init__(
-        self, folder: Path, network: Network, nodes: Sequence[str], disks: Path, node_script: Path | None
+        self,
+        folder: Path,
+        network: Network,
+        places: Mapping[str, Path],
+        node_script: Path | None,
+        *,
+        disks: Mapping[str, Disk] | None = None,
+        options: Mapping[str, Any] = NODE_OPTIONS,
     ) -> None:
-        self.folder, self.network, self.nodes = folder, network, list(nodes)
-        self.urls = {name: f"http://{network.addresses[name]}:{_CLIENT_PORT}" for name in [*nodes, FRONTEND]}
-        self.disks = {name: Disk(disks / name) for name in nodes}
+        self.folder, self.network, self.nodes = folder, network, list(places)
+        self.urls = {name: f"http://{network.addresses[name]}:{_CLIENT_PORT}" for name in [*places, FRONTEND]}
         self.ended: list[str] = []
+        self._places, self._disks, self._options = places, disks or {}, options
         self._node_script = node_script
         self._leash = Leash()
         self._processes: dict[str, Process] = {}
         self._down: set[str] = set(self.urls)
+        self._starting = threading.RLock()
         self._full_until: dict[str, float] = {}
         for name in self.urls:
             self._write_config(name)
@@ -68,10 +78,13 @@ class Servers:
 
     def start(self, name: str) -> None:
         """Start a server that does not run."""
-        self._down.discard(name)
-        if (process := self._processes.get(name)) and process.alive:
-            return
-        self._processes[name] = spawn(
+        with self._starting:
+            self._down.discard(name)
+            if not ((process := self._processes.get(name)) and process.alive):
+                self._processes[name] = self._spawn(name)
+
+    def _spawn(self, name: str) -> Process:
+        return spawn(
             ["frontend" if name == FRONTEND else "node", "run", "--config", str(self._config(name))],
             log=self.log(name),
             leash=self._leash,
@@ -86,12 +99,18 @@ class Servers:
         """SIGTERM. False if it had to be killed in the end."""
         return self._end([name], signal.SIGTERM)
 
-    def _end(self, names: Sequence[str], number: int) -> bool:
-        self._down.update(names)
-        running = [self._processes[name] for name in names if name in self._processes]
+    def cut_off(self, names: Sequence[str], switch: Callable[[], object]) -> None:
+        """SIGKILL, and ``switch`` before any is waited for: what hangs on a disk ends only when the disk is gone."""
+        self._end(names, signal.SIGKILL, switch)
+
+    def _end(self, names: Sequence[str], number: int, switch: Callable[[], object] = lambda: None) -> bool:
+        with self._starting:
+            self._down.update(names)
+            running = [self._processes[name] for name in names if name in self._processes]
         for process in running:
             process.send(number)
             process.send(signal.SIGCONT)
+        switch()
         gone = [process.wait_gone(_STOP_S_MAX) for process in running]
         for process, is_gone in zip(running, gone, strict=True):
             if not is_gone:
@@ -107,10 +126,10 @@ class Servers:
 
     def fill_disk(self, name: str) -> None:
         self._full_until[name] = math.inf
-        self.disks[name].fill()
+        self._disks[name].fill()
 
     def free_disk(self, name: str) -> None:
-        self.disks[name].free()
+        self._disks[name].free()
         if name in self._full_until:
             self._full_until[name] = time.monotonic() + _FULL_TAIL_S
 
@@ -122,18 +141,21 @@ class Servers:
 
     def revive(self) -> None:
         """Start again what ended by itself, and note it. On a full disk, a node may refuse to start."""
-        for name, process in list(self._processes.items()):
-            if name in self._down or process.alive:
-                continue
-            process.wait_gone(0)
-            if time.monotonic() > self._full_until.get(name, -math.inf):
-                self.ended.append(f"{name} ended by itself; the end of its log:\n{self.log_tail(name)}")
-            self.start(name)
+        for name in list(self._processes):
+            with self._starting:  # one that is being started by another thread has not ended
+                process = self._processes[name]
+                if name in self._down or process.alive:
+                    continue
+                process.wait_gone(0)
+                if time.monotonic() > self._full_until.get(name, -math.inf):
+                    self.ended.append(f"{name} ended by itself; the end of its log:\n{self.log_tail(name)}")
+                self.start(name)
 
     def heal(self) -> None:
         """Let all that can run, run: clocks right, disks with room, processes awake and up."""
         for name in self.nodes:
-            self.free_disk(name)
+            if name in self._disks:
+                self.free_disk(name)
             self.set_clock(name, 0)
         for name in self.names:
             if name in self._processes:
@@ -169,7 +191,7 @@ class Servers:
             members = [
                 {"id": node, "peer": f"{addresses[node]}:{_PEER_PORT}", "url": self.urls[node]} for node in self.nodes
             ]
-            data_dir = str(self.disks[name].folder / "data")
-            values = {"id": name, "cluster_id": "nemesis", "data_dir": data_dir, **NODE_OPTIONS, "members": members}
+            data_dir = str(self._places[name] / "data")
+            values = {"id": name, "cluster_id": "nemesis", "data_dir": data_dir, **self._options, "members": members}
         self._config(name).write_text(tomli_w.dumps(values), encoding="utf-8")
         (FrontendConfig if name == FRONTEND else NodeConfig).load(self._config(name))

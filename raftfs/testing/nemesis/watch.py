@@ -1,4 +1,5 @@
-"""Looking at the servers from outside: who leads, who is ready, and whether equal logs made equal states."""
+"""Looking at the servers from outside: who leads, who is ready, whether equal logs made equal states, whether a node
+forgot its term, and whether a term had two leaders."""
 
 from __future__ import annotations
 
@@ -14,14 +15,18 @@ _WATCH_S: Final = 1.0
 
 
 class Watch:
-    """``nodes`` and ``frontend``: URLs. ``odd``: complaints about states that differ at one applied index."""
+    """``nodes`` and ``frontend``: URLs. ``odd``: complaints about states that differ at one applied index, about terms
+    that go back, and about second leaders."""
 
     def __init__(self, nodes: dict[str, str], frontend: str) -> None:
         self._nodes, self._frontend = nodes, frontend
         self._hashes: dict[int, tuple[str, str]] = {}
+        self._told: dict[str, int] = {}
+        self._led: dict[int, str] = {}
         self.odd: list[str] = []
         self.compared = 0
         self.terms: set[int] = set()
+        self._asking = asyncio.Lock()
         self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_ASK_S_MAX))
 
     async def close(self) -> None:
@@ -40,12 +45,23 @@ class Watch:
 
     async def statuses(self) -> dict[str, dict[str, Any]]:
         """The status of each node that answers."""
-        answers = await asyncio.gather(*(self._get(url + "/v1/cluster") for url in self._nodes.values()))
+        async with self._asking:  # answers to two rounds at once could come in any order
+            answers = await asyncio.gather(*(self._get(url + "/v1/cluster") for url in self._nodes.values()))
         found = {node: answer for node, answer in zip(self._nodes, answers, strict=True) if answer is not None}
         for node, answer in found.items():
             self.terms.add(answer["term"])
             self._compare(node, answer["applied_index"], answer["state_hash"])
+            self._check_term(
+                node, answer["term"], leads=answer["leader"] is not None and answer["leader"]["id"] == node
+            )
         return found
+
+    def _check_term(self, node: str, term: int, *, leads: bool) -> None:
+        if term < (told := self._told.get(node, 0)):
+            self.odd.append(f"{node} was in term {told}, and is in term {term} now: it could vote twice in a term")
+        self._told[node] = term
+        if leads and (first := self._led.setdefault(term, node)) != node:
+            self.odd.append(f"term {term} has two leaders, {first} and {node}")
 
     def _compare(self, node: str, index: int, state_hash: str) -> None:
         first, known = self._hashes.setdefault(index, (node, state_hash))
