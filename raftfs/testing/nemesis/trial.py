@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Literal
 
@@ -53,6 +54,8 @@ class Trial(ABC):
         self.report, self.servers, self.clients = report, servers, clients
         nodes = {name: url for name, url in servers.urls.items() if name != FRONTEND}
         self.watch = Watch(nodes, servers.urls[FRONTEND])
+        self.is_lost = False
+        """what was seen says enough, and the cluster may never serve again: nothing is waited for any more"""
 
     async def run(self) -> Report:
         complaints = self.report.complaints
@@ -61,7 +64,8 @@ class Trial(ABC):
             complaints += await self.all_ready("at the start")
             if not complaints:
                 await self._disturb()
-                complaints += await self._recover()
+                if not self.is_lost:
+                    complaints += await self._recover()
         finally:
             self.note()
             await self.watch.close()
@@ -97,7 +101,8 @@ class Trial(ABC):
                 task.cancel()
             await asyncio.gather(*around, return_exceptions=True)
             await asyncio.to_thread(self.servers.heal)
-            await self.clients.end()
+            with suppress(*((TimeoutError,) if self.is_lost else ())):
+                await self.clients.end()
 
     async def _revive(self) -> None:
         while True:
@@ -135,5 +140,5 @@ class Trial(ABC):
         verdict = check(notes.history)
         report.parts = verdict.parts
         report.complaints += [*map(str, verdict.violations), *revision_faults(notes.history)[:5]]
-        report.complaints += self.too_little(notes)
+        report.complaints += [] if self.is_lost else self.too_little(notes)
         report.verdict = "violated" if report.complaints else "undecided" if verdict.undecided else "clean"

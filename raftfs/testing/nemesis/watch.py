@@ -21,7 +21,8 @@ class Watch:
     def __init__(self, nodes: dict[str, str], frontend: str) -> None:
         self._nodes, self._frontend = nodes, frontend
         self._hashes: dict[int, tuple[str, str]] = {}
-        self._told: dict[str, int] = {}
+        self.told: dict[str, int] = {}
+        """the highest term in which each node has said to be"""
         self._led: dict[int, str] = {}
         self.odd: list[str] = []
         self.compared = 0
@@ -57,9 +58,9 @@ class Watch:
         return found
 
     def _check_term(self, node: str, term: int, *, leads: bool) -> None:
-        if term < (told := self._told.get(node, 0)):
+        if term < (told := self.told.get(node, 0)):
             self.odd.append(f"{node} was in term {told}, and is in term {term} now: it could vote twice in a term")
-        self._told[node] = term
+        self.told[node] = term
         if leads and (first := self._led.setdefault(term, node)) != node:
             self.odd.append(f"term {term} has two leaders, {first} and {node}")
 
