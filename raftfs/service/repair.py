@@ -44,9 +44,11 @@ class Backfill:
         self._looked = False
         self._lacking: dict[bytes, ChunkRef] = {}
         self._fresh: dict[bytes, ChunkRef] = {}
+        self._lost: set[bytes] = set()  # lacking here, and every other member said that it does not have it either
         self._looked_index = 0
         self.complete_index = 0
-        """every chunk that was referenced at this index of the log is here; 0 if that is not known"""
+        """every chunk that was referenced at this index of the log is here, but for those that no member has any more;
+        0 if that is not known"""
         replicas.on_damage = self.rescan
 
     @property
@@ -75,7 +77,7 @@ class Backfill:
         self._note_complete()
 
     def _note_complete(self) -> None:
-        if not (self._lacking or self._fresh or self._from_start):
+        if not (self._lacking.keys() - self._lost or self._fresh or self._from_start):
             self.complete_index = self._looked_index
 
     async def _look(self) -> None:
@@ -95,6 +97,7 @@ class Backfill:
 
     async def _fetch(self) -> None:
         refs = list(self._lacking.values())
+        self._lost &= self._lacking.keys()
         for at in range(0, len(refs), limits.BACKFILL_PAGE_CHUNKS):
             page = refs[at : at + limits.BACKFILL_PAGE_CHUNKS]
             wanted = await self._reader.call(partial(_referenced, await self._absent(page)))
@@ -108,7 +111,9 @@ class Backfill:
     async def _fetch_page(self, wanted: list[ChunkRef]) -> bool:
         """Whether there was room for all that came."""
         room = True
-        holders = await self._replicas.who_has([ref.digest for ref in wanted])
+        holders, everybody = await self._replicas.who_has([ref.digest for ref in wanted])
+        for digest, peers in holders.items():
+            (self._lost.add if everybody and not peers else self._lost.discard)(digest)
         places = asyncio.Semaphore(limits.CHUNK_TRANSFERS_AT_ONCE_MAX)
 
         async def fetch(ref: ChunkRef) -> None:

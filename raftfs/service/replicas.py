@@ -229,20 +229,22 @@ class Replicas:
             _log.warning("fetched a chunk and cannot keep it: %s", error.detail)
         return True
 
-    async def who_has(self, digests: Sequence[bytes]) -> dict[bytes, list[str]]:
-        """For each digest the connected peers that hold it."""
+    async def who_has(self, digests: Sequence[bytes]) -> tuple[dict[bytes, list[str]], bool]:
+        """For each digest the connected peers that hold it, and whether every peer answered."""
         holders: dict[bytes, list[str]] = {digest: [] for digest in digests}
+        everybody = True
         for peer in self._peers:
             try:
                 answer = await self._transport.request(
                     peer, "chunk.have", b"".join(digests), timeout_s=limits.CHUNK_GET_S_MAX
                 )
             except RaftfsError:
+                everybody = False
                 continue
             for digest, there in zip(digests, answer, strict=False):
                 if there:
                     holders[digest].append(peer)
-        return holders
+        return holders, everybody
 
     # Answering peers
 

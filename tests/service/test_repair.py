@@ -43,6 +43,28 @@ async def test_backfill_goes_on_when_the_peers_are_back(three: Trio) -> None:
     assert three.services["n3"].backfill.missing == 0
 
 
+async def test_a_chunk_that_no_member_has_any_more_holds_up_nothing(three: Trio) -> None:
+    """After a recovery that lost chunks, say: new members could never have them, and would never vote."""
+    await three.put("/f", BIG)
+    lost = hash_chunk(BIG[-1:])
+    for name in three.names[:2]:
+        three.chunk_file(name, lost).unlink()
+    back = three.services["n1"].backfill
+    three.network.down.add("n3")
+    await three.backfill("n1")
+    assert (back.missing, back.complete_index) == (1, 0), "n3 may have it"
+    three.chunk_file("n3", lost).unlink()
+    await back.round()
+    assert (back.missing, back.complete_index) == (1, 0), "nobody asked n3"
+    three.network.down.clear()
+    await back.round()
+    assert (back.missing, back.complete_index) == (1, three.machines["n1"].applied_index)
+    three.stores["n3"].put(lost, BIG[-1:])
+    await back.round()
+    assert back.missing == 0
+    assert lost in three.digests("n1"), "it is looked for ever after"
+
+
 async def test_backfill_drops_what_is_no_longer_referenced(three: Trio) -> None:
     with pytest.raises(errors.NotFound):
         await three.put("/no/f", BIG)
