@@ -96,6 +96,10 @@ FORMING_POLL_S: Final = 0.05
 UPGRADE_POLL_S: Final = 1.0
 
 # Work inside a node.
+RECOVERY_LINES_MAX: Final = 20  # of each list that a recovery shows to people
+RECOVERY_TERMS: Final = (
+    1_000_000  # a recovered member is so far ahead of its old cluster, where each election takes one
+)
 CHUNK_THREADS: Final = 8
 UPLOADS_WAITING_MAX: Final = 1000
 READ_AHEAD_CHUNKS: Final = 2

@@ -258,7 +258,7 @@ class PeerTransport:
             return
         refused = self._check_hello(hello, connection)
         answer = Welcome(refused, self._versions(), self._roster.uuid, self._roster.fresh())
-        if hello.sender in self._peers:  # strangers are told nothing
+        if refused is None:  # strangers are told nothing, nor is who has a member's name and another data directory
             answer = msgspec.structs.replace(
                 answer, configuration_index=self._roster.index, configuration=self._roster.configuration
             )

@@ -16,7 +16,7 @@ import msgspec
 
 from raftfs.errors import Unavailable
 from raftfs.frontend.upstream import ATTEMPT_ERRORS, Upstream
-from raftfs.limits import NODE_REST_S_MAX, NODE_REST_S_MIN, NODES_KNOWN_MAX, PROBE_S_MAX, ROUNDS_S_MIN
+from raftfs.limits import NODE_REST_S_MAX, NODE_REST_S_MIN, NODES_KNOWN_MAX, PROBE_S_MAX, RECOVERY_TERMS, ROUNDS_S_MIN
 from raftfs.models import LeaderRef
 
 log = logging.getLogger(__name__)
@@ -49,7 +49,10 @@ class _Node:
 
 class Directory:
     """The nodes of one cluster as seen from here. ``me``: this node's own URL, which is never asked or chosen.
-    ``local``: what this node itself knows of the leader."""
+    ``local``: what this node itself knows of the leader, ``term``: its term.
+
+    A leader whose term lies far behind one that was seen is one of the cluster as it was before a recovery, and is
+    never believed: what it acknowledges would be lost to this one."""
 
     def __init__(
         self,
@@ -58,10 +61,13 @@ class Directory:
         *,
         me: str | None = None,
         local: Callable[[], LeaderRef | None] | None = None,
+        term: Callable[[], int] = lambda: 0,
     ) -> None:
         self._upstream = upstream
         self._me = me.rstrip("/") if me else None
         self._local = local
+        self._own_term = term
+        self._newest_term = 0
         self._nodes: dict[str, _Node] = {}
         self._leader: str | None = None
         self._term = -1
@@ -163,11 +169,13 @@ class Directory:
                     answer = task.result()
                     if answer is None:
                         silent.add(tasks[task])
-                    elif answer.leader is not None:
+                        continue
+                    self._newest_term = max(self._newest_term, answer.term)
+                    if answer.leader is not None:
                         url = answer.leader.url.rstrip("/")
                         into = claims if answer.leader.id == answer.node else hearsay
                         into[url] = max(answer.term, into.get(url, -1))
-                best = _newest(claims, without={suspect} if pending else set())
+                best = self._best(claims, without={suspect} if pending else set())
                 if best is not None and claims[best] >= self._term:
                     return self._elect(best, claims[best])
                 if len(silent) < len(tasks) - len(pending) and {tasks[task] for task in pending} == {suspect}:
@@ -176,11 +184,17 @@ class Directory:
             for task in pending:
                 task.cancel()
         for source, without in ((claims, set[str | None]()), (hearsay, {*silent, self._me})):
-            best = _newest(source, without=without)
+            best = self._best(source, without=without)
             if best is not None:
                 return self._elect(best, source[best])
         self._leader = None
         return None
+
+    def _best(self, claims: dict[str, int], without: set[str | None]) -> str | None:
+        """The leader with the highest term."""
+        oldest = max(self._newest_term, self._own_term()) - RECOVERY_TERMS // 2
+        usable = {url: term for url, term in claims.items() if url not in without and term > oldest}
+        return max(usable, key=lambda url: usable[url]) if usable else None
 
     def _elect(self, url: str, term: int) -> str:
         self._leader, self._term = self._add(url), term
@@ -196,9 +210,3 @@ class Directory:
             if member.url.startswith(("http://", "https://")):
                 self._add(member.url)
         return answer
-
-
-def _newest(claims: dict[str, int], without: set[str | None]) -> str | None:
-    """The leader with the highest term."""
-    usable = {url: term for url, term in claims.items() if url not in without}
-    return max(usable, key=lambda url: usable[url]) if usable else None
