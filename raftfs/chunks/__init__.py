@@ -7,7 +7,7 @@ match their digest leave the store, a chunk in use is deleted, or a name comes f
 """
 
 from raftfs.chunks.digest import DIGEST_BYTES, hash_chunk
-from raftfs.chunks.store import ChunkCorrupt, ChunkMissing, ChunkStats, ChunkStore, CollectReport
+from raftfs.chunks.store import ChunkCorrupt, ChunkMissing, ChunkStats, ChunkStore, CollectReport, is_whole
 
 __all__ = [
     "DIGEST_BYTES",
@@ -17,4 +17,5 @@ __all__ = [
     "ChunkStore",
     "CollectReport",
     "hash_chunk",
+    "is_whole",
 ]

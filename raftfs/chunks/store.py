@@ -251,9 +251,29 @@ class ChunkStore:
         return self._root / f"{number:02x}"
 
     def _path(self, digest: bytes) -> Path:
-        if len(digest) != DIGEST_BYTES:
-            raise ValueError(f"a digest has {DIGEST_BYTES} bytes, not {len(digest)}")
-        return self._folder(digest[0]) / digest.hex()
+        return chunk_path(self._root, digest)
+
+
+def chunk_path(root: Path, digest: bytes) -> Path:
+    """Where the store in ``root`` keeps the chunk of this digest. Raises ValueError if it is none."""
+    if len(digest) != DIGEST_BYTES:
+        raise ValueError(f"a digest has {DIGEST_BYTES} bytes, not {len(digest)}")
+    return root / f"{digest[0]:02x}" / digest.hex()
+
+
+def is_whole(root: Path, digest: bytes, length: int, *, read: bool) -> bool:
+    """Whether the store in ``root``, which nobody has open, holds the chunk: a file of its length, and with ``read``
+    of its digest. Changes nothing."""
+    path = chunk_path(root, digest)
+    try:
+        if path.stat().st_size != length:
+            return False
+    except FileNotFoundError:
+        return False
+    if not read:
+        return True
+    data = _read(path)
+    return data is not None and hash_chunk(data) == digest
 
 
 def _read(path: Path) -> bytes | None:

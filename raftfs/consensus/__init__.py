@@ -12,8 +12,8 @@ from raftfs.consensus.compatibility import our_versions
 from raftfs.consensus.guard import NO_OP
 from raftfs.consensus.journal import Journal
 from raftfs.consensus.member import Consensus
-from raftfs.consensus.membership import Configuration, MemberRecord, decode_configuration
-from raftfs.consensus.parts import Applier, ConsensusStatus, Entry, LogSizes, PeerStatus
+from raftfs.consensus.membership import Configuration, MemberRecord, decode_configuration, encode_configuration
+from raftfs.consensus.parts import Applier, ConsensusStatus, Entry, LogSizes, PeerStatus, decode_entry
 from raftfs.consensus.peers import PeerTransport, tls_contexts
 from raftfs.consensus.roster import Roster
 
@@ -31,6 +31,8 @@ __all__ = [
     "PeerTransport",
     "Roster",
     "decode_configuration",
+    "decode_entry",
+    "encode_configuration",
     "our_versions",
     "tls_contexts",
 ]

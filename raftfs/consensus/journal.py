@@ -165,6 +165,11 @@ class Journal:
         return max(self._first, self._term_starts[bisect_right(self._term_starts, index) - 1])
 
     @property
+    def term_runs(self) -> list[tuple[int, int]]:
+        """(first index, term) of each run of entries with one term, in order."""
+        return list(zip(self._term_starts, self._terms, strict=True))
+
+    @property
     def configuration(self) -> tuple[int, bytes] | None:
         """Index and bytes of the newest entry that holds a configuration; the same object as long as it is that one.
         None if the log that was loaded or written in this life has none."""

@@ -22,13 +22,11 @@ from typing import Any, Final
 
 from raftfs.config import RaftTimes
 from raftfs.consensus import messages as m
-from raftfs.consensus.guard import NO_OP
 from raftfs.consensus.journal import Flush
 from raftfs.consensus.leaderwatch import LEADERLESS_S_MAX, LeaderWatch
-from raftfs.consensus.membership import CONFIGURATION, Configuration
-from raftfs.consensus.parts import Applier, ConsensusStatus, Entry, LogSizes, Parts, PeerStatus
+from raftfs.consensus.membership import Configuration
+from raftfs.consensus.parts import Applier, ConsensusStatus, Entry, LogSizes, Parts, PeerStatus, decode_entry
 from raftfs.consensus.peers import Callbacks, PeerTransport
-from raftfs.consensus.proposals import decode_batch
 from raftfs.consensus.rejoin import Mark
 from raftfs.consensus.roster import Roster
 from raftfs.consensus.turns import Turns
@@ -462,13 +460,8 @@ class Consensus:
         size = 0
         stop = min(self._engine.safe_index, self.applied_index + _APPLY_ENTRIES_MAX)
         for index in range(self.applied_index + 1, stop + 1):
-            data = self._journal.data(index)
-            if data[0] == CONFIGURATION:
-                entries.append(Entry(index, self._journal.term(index), [], data))
-            else:
-                commands = [] if data == NO_OP else decode_batch(data[1:])
-                entries.append(Entry(index, self._journal.term(index), commands))
-            size += len(data)
+            entries.append(decode_entry(self._journal, index))
+            size += len(self._journal.py_entry(index)[0])
             if size > _APPLY_BYTES_MAX:
                 break
         return entries

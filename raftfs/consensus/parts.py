@@ -8,8 +8,10 @@ from typing import Any, Protocol
 
 from raftfs.consensus.barriers import Barriers
 from raftfs.consensus.engine import Engine
+from raftfs.consensus.guard import NO_OP
 from raftfs.consensus.journal import Journal
-from raftfs.consensus.proposals import Proposals
+from raftfs.consensus.membership import CONFIGURATION
+from raftfs.consensus.proposals import Proposals, decode_batch
 from raftfs.limits import JOURNAL_SEGMENT_BYTES, JOURNAL_SEGMENTS_KEPT
 
 
@@ -22,6 +24,14 @@ class Entry:
     term: int
     commands: list[bytes]
     configuration: bytes | None = None
+
+
+def decode_entry(journal: Journal, index: int) -> Entry:
+    """What the entry at ``index`` of a log says. Raises CorruptData if it is damaged on disk."""
+    data = journal.data(index)
+    if data[0] == CONFIGURATION:
+        return Entry(index, journal.term(index), [], data)
+    return Entry(index, journal.term(index), [] if data == NO_OP else decode_batch(data[1:]))
 
 
 class Applier(Protocol):

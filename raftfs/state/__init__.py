@@ -34,6 +34,7 @@ from raftfs.state.commands import (
     encode,
 )
 from raftfs.state.copies import check_copy, copy_database
+from raftfs.state.holders import Holder
 from raftfs.state.listing import cursor_revision
 from raftfs.state.machine import StateMachine
 from raftfs.state.reader import Reader
@@ -49,6 +50,7 @@ __all__ = [
     "Copy",
     "Envelope",
     "FileVersion",
+    "Holder",
     "MakeDirectory",
     "Page",
     "Reader",

@@ -41,6 +41,7 @@ from raftfs.state.schema import (
     Meta,
     close_writer,
     copy_log,
+    load_configuration,
     load_meta,
     open_writer,
     set_version,
@@ -114,8 +115,7 @@ class StateMachine:
     @property
     def configuration(self) -> tuple[int, bytes] | None:
         """Who the members are: index and bytes of the last entry that said so; None if there was none."""
-        row = self._db.execute("SELECT at, data FROM membership").fetchone()
-        return None if row is None else (row[0], row[1])
+        return load_configuration(self._db)
 
     def apply(
         self, index: int, term: int, commands: Sequence[bytes], configuration: bytes | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -13,8 +13,9 @@ from raftfs import limits
 from raftfs.errors import InvalidRequest, IsADirectory, NotADirectory, NotFound
 from raftfs.state import namespace
 from raftfs.state.commands import ChunkRef, FileVersion, Page, Result, Stat, UploadState
+from raftfs.state.holders import Holder, find_holders
 from raftfs.state.listing import Query, Walk, decode_cursor, read_page
-from raftfs.state.schema import Applied, open_reader, translate
+from raftfs.state.schema import Applied, load_configuration, open_reader, translate
 from raftfs.state.sessions import load_outcome
 from raftfs.state.uploads import load_upload
 
@@ -148,6 +149,22 @@ class Reader:
         """Whether a version, live or past, or an upload holds this chunk."""
         with self._snapshot:
             return self._some("SELECT 1 FROM chunk WHERE digest = ?", digest)
+
+    def holders(self, digests: Set[bytes]) -> builtins.list[Holder]:
+        """What is not whole without these chunks: files, old versions, uploads. Reads the whole database."""
+        with self._snapshot:
+            return find_holders(self._db, digests)
+
+    def clock_ms(self) -> int:
+        """The time of the last command, in milliseconds since the epoch by the clocks of the leaders; 0: there was
+        none."""
+        with self._snapshot:
+            return int(self._db.execute("SELECT clock_ms FROM meta").fetchone()[0])
+
+    def configuration(self) -> tuple[int, bytes] | None:
+        """As StateMachine.configuration."""
+        with self._snapshot:
+            return load_configuration(self._db)
 
     def chunks(self, after: bytes, limit: int) -> builtins.list[ChunkRef]:
         """Held chunks in the order of their digests, from behind ``after`` (b"" for the first)."""

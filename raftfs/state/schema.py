@@ -133,6 +133,12 @@ def load_meta(db: sqlite3.Connection) -> Meta:
     return Meta(*row)
 
 
+def load_configuration(db: sqlite3.Connection) -> tuple[int, bytes] | None:
+    """Index and bytes of the last entry that said who the members are; None if there was none."""
+    row = db.execute("SELECT at, data FROM membership").fetchone()
+    return None if row is None else (row[0], row[1])
+
+
 def store_meta(db: sqlite3.Connection, meta: Meta) -> None:
     db.execute(
         "UPDATE meta SET applied_index = ?, applied_term = ?, revision = ?, clock_ms = ?, last_inode = ?,"
