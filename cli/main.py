@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import raftfs
-from raftfs_cli import cluster, connection, dev, exitcodes, files, output, server, transfer
+from raftfs_cli import cluster, connection, dev, exitcodes, files, output, recover, server, transfer
 from raftfs_cli.shell import run_shell
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ app.add_typer(server.frontend_app, name="frontend")
 app.add_typer(cluster.app, name="cluster")
 transfer.register(app)
 files.register(app)
+recover.register(app)
 
 
 def _version(wanted: bool) -> None:

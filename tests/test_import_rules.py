@@ -13,7 +13,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("api", "chunks", "client", "consensus", "frontend", "http", "service", "state", "testing")
-MODULES = ("config", "errors", "fsync", "limits", "models", "paths", "versions", "service/node", "consensus/engine")
+SERVICE = ("service/datadir", "service/node", "service/recovery")
+MODULES = ("config", "errors", "fsync", "limits", "models", "paths", "versions", "consensus/engine", *SERVICE)
 
 FORBIDDEN = [
     ("raftfs/service/x.py", "import raftfs.api", "layers"),
@@ -32,6 +33,7 @@ FORBIDDEN = [
     ("raftfs/frontend/x.py", "import raftfs.api", "frontend"),
     ("cli/x.py", "from raftfs.service import Files", "command-line"),
     ("cli/x.py", "import raftfs.state", "command-line"),
+    ("cli/x.py", "from raftfs.service.datadir import lock", "command-line"),
     ("raftfs/testing/x.py", "import raftfs_cli", "no-command-line"),
 ]
 
@@ -41,6 +43,7 @@ LAWFUL = [
     ("raftfs/state/x.py", "import raftfs.paths, raftfs.errors, sqlite3"),
     ("raftfs/client/x.py", "import raftfs.models, asyncio, time"),
     ("cli/x.py", "from raftfs.service.node import Node"),
+    ("cli/x.py", "from raftfs.service.recovery import survivor"),
 ]
 
 

@@ -32,6 +32,7 @@ from raftfs.errors import ConfigError, StorageFull
 from raftfs.frontend import Directory, Forwarder
 from raftfs.frontend.upstream import Upstream
 from raftfs.http import HttpServer
+from raftfs.service import recovery
 from raftfs.service.datadir import check_identity, lock
 from raftfs.service.members import bootstrap
 from raftfs.service.ports import SystemClock
@@ -106,6 +107,8 @@ class Node:
     async def _start(self, stack: AsyncExitStack) -> None:
         config, data_dir = self.config, self.config.data_dir
         stack.callback(os.close, lock(data_dir))
+        if (done := recovery.finish(data_dir)) is not None:
+            log.warning("finished a recovery: %s is a cluster of one from entry %d on", done.id, done.index)
         own_uuid = check_identity(config)
         install(data_dir)
         state = StateMachine(data_dir / "state.db")
@@ -164,7 +167,10 @@ class Node:
         stack.push_async_callback(upstream.close)
         urls = [member.url for member in config.members]
         urls += [member.url for member in self._consensus.configuration.members]
-        directory = Directory(upstream, urls, me=config.me.url, local=lambda: self.service.cluster.leader)
+        directory = Directory(
+            upstream, urls, me=config.me.url, local=lambda: self.service.cluster.leader,
+            term=lambda: self._consensus.term,
+        )  # fmt: skip
         stack.push_async_callback(directory.close)
         app = make_app(self.service, forwarder=Forwarder(directory, upstream), deadline_s=config.request_deadline_s)
         server = await stack.enter_async_context(HttpServer(app, config.client_address))
