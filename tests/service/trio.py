@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from raftfs.chunks import ChunkStore
-from raftfs.config import NodeConfig
+from raftfs.config import MemberConfig, NodeConfig
 from raftfs.service import ReadOptions, Service, WriteOptions
+from raftfs.service.members import bootstrap
 from raftfs.state import Reader, StateMachine
 from raftfs.state.commands import Stat
 from raftfs.testing.fakes import FakeConsensus, FakeLog, FakeNetwork, FakeTransport, ManualClock
@@ -28,7 +29,7 @@ class Trio:
         self.folder = folder
         self.names = [f"n{n}" for n in range(1, count + 1)]
         members = [
-            {"id": name, "peer": f"127.0.0.1:{7410 + n}", "url": f"http://127.0.0.1:{7400 + n}"}
+            MemberConfig(id=name, peer=f"127.0.0.1:{7410 + n}", url=f"http://127.0.0.1:{7400 + n}")
             for n, name in enumerate(self.names, 1)
         ]
         self.clock = ManualClock()
@@ -36,7 +37,7 @@ class Trio:
         for name in self.names:
             (folder / name).mkdir(exist_ok=True)
         self.machines = {name: StateMachine(folder / name / "state.db", version=version) for name in self.names}
-        self.log = FakeLog(self.network, self.machines, "n1")
+        self.log = FakeLog(self.network, self.machines, "n1", bootstrap(members))
         self.stores = {name: ChunkStore(folder / name / "chunks", wall_clock=self.clock.wall_s) for name in self.names}
         self.services = {
             name: Service(

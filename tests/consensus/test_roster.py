@@ -1,0 +1,120 @@
+"""Who is listened to, under which name, and when a node without data may vote."""
+
+from __future__ import annotations
+
+import pytest
+
+from raftfs.consensus import Configuration, MemberRecord, Roster, decode_configuration
+from raftfs.consensus.membership import check_step, encode_configuration
+
+
+def records(**uuids: str) -> Configuration:
+    return Configuration(tuple(MemberRecord(n, f"{n}:1", f"http://{n}", uuid) for n, uuid in uuids.items()))
+
+
+def roster(configuration: Configuration, index: int = 5, *, fresh: bool = False) -> Roster:
+    return Roster(me="a", uuid="ua", configuration=configuration, index=index, fresh=lambda: fresh)
+
+
+def learner(name: str, uuid: str = "") -> MemberRecord:
+    return MemberRecord(name, f"{name}:1", f"http://{name}", uuid, voter=False)
+
+
+def test_only_members_are_admitted() -> None:
+    found = roster(records(a="ua", b="ub"))
+    assert found.admit("b", "ub", False) is None
+    assert "raftfs cluster add x" in str(found.admit("x", "ux", True))
+
+
+def test_a_name_stands_for_one_data_directory() -> None:
+    found = roster(records(a="ua", b="ub"))
+    assert "raftfs cluster replace b" in str(found.admit("b", "another", True))
+    assert "raftfs cluster replace b" in str(found.admit("b", "", False))
+
+
+def test_at_the_formation_the_first_directory_that_comes_is_bound() -> None:
+    found = roster(records(a="", b="", c=""), index=0)
+    assert found.admit("b", "ub", True) is None
+    assert found.admit("b", "another", True) is not None
+    assert found.bound() == records(a="ua", b="ub", c="")
+
+
+def test_a_new_member_comes_empty() -> None:
+    found = roster(records(a="ua").with_member(learner("b")))
+    assert "empty data directory" in str(found.admit("b", "ub", False))
+    assert found.admit("b", "ub", True) is None
+    assert found.admit("b", "ub", False) is None, "the same one, after it has got its first entries"
+
+
+def test_a_replaced_member_is_another_directory() -> None:
+    found = roster(records(a="ua", b="ub"))
+    assert found.admit("b", "ub", False) is None
+    found.follow(6, records(a="ua").with_member(learner("b")))
+    assert found.admit("b", "ub", False) is not None, "the old one"
+    assert found.admit("b", "new", True) is None
+    assert found.bound().get("b") == learner("b", "new")
+
+
+def test_what_another_member_shows_says_where_members_are_and_not_who_counts() -> None:
+    found = roster(records(a="ua", b="ub"))
+    newer = records(a="ua", b="ub", c="uc")
+    found.learn(9, newer)
+    assert set(found.book) == {"b", "c"}
+    assert found.configuration == records(a="ua", b="ub")
+    assert found.admit("c", "uc", False) is None
+    found.learn(7, records(a="ua", x="ux"))  # older than what is known
+    assert set(found.book) == {"b", "c"}
+    found.follow(10, records(a="ua", b="ub"))  # c was removed again, and this log knows it
+    assert set(found.book) == {"b"}
+
+
+def test_a_node_without_data_votes_only_when_everybody_has_none() -> None:
+    found = roster(records(a="", b="", c=""), index=0, fresh=True)
+    assert not found.formed
+    found.admit("b", "ub", True)
+    found.admit("c", "uc", False)  # has data: a cluster is there already, and may have known this node
+    assert not found.formed
+    assert found.awaited == ["c"]
+    found.admit("c", "uc", True)
+    assert found.formed
+
+
+def test_a_node_with_data_votes() -> None:
+    assert roster(records(a="ua", b="ub")).formed
+
+
+@pytest.mark.parametrize(
+    ("new", "why"),
+    [
+        (records(a="ua", b="ub", c="uc", d="", e=""), "at a time"),
+        (records(a="ua"), "at a time"),
+        (Configuration((learner("a"),)), "needs a voting member"),
+        (records(a="ua", b="ub", c="another"), "data directory cannot become another"),
+        (Configuration(tuple(MemberRecord(f"n{n}", "", "") for n in range(10))), "at most"),
+        (Configuration((*records(a="ua", b="ub", c="uc").members, learner("b"))), "same id"),
+    ],
+)
+def test_steps_that_are_refused(new: Configuration, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        check_step(records(a="ua", b="ub", c="uc"), new)
+
+
+@pytest.mark.parametrize(
+    "new",
+    [
+        records(a="ua", b="ub"),
+        records(a="ua", b="ub", c="uc", d="ud"),
+        records(a="ua", b="ub", c="uc").with_member(learner("d")),
+        records(a="ua", b="ub", c="uc").with_member(learner("c")),
+    ],
+)
+def test_steps_that_may_be_done(new: Configuration) -> None:
+    check_step(records(a="ua", b="ub", c="uc"), new)
+
+
+def test_a_configuration_survives_its_encoding_and_nothing_else_is_one() -> None:
+    present = records(a="ua", b="").with_member(learner("c"))
+    assert decode_configuration(encode_configuration(present)) == present
+    for data in (b"", b"\x10", b"\x11", b"\x11\x91\x90", encode_configuration(Configuration((learner("a"),)))):
+        with pytest.raises(ValueError, match="configuration"):
+            decode_configuration(data)
