@@ -160,6 +160,19 @@ def start(names: Names, dir: Dir = DEFAULT_DIR, json: output.Json = False) -> No
 
 
 @app.command()
+def add(dir: Dir = DEFAULT_DIR, json: output.Json = False) -> None:
+    """Start one more node, empty, and add it to the cluster; it votes when it has caught up."""
+    cluster = _open(dir)
+    name = cluster.grow()
+    with cluster.client() as client:
+        client.cluster_add(name, cluster.peer(name), cluster.node_urls[name])
+    if json:
+        output.emit_json(cluster.status())
+    else:
+        output.emit(f"{name}: running, pid {cluster.pid(name)}, added; it votes when it has caught up")
+
+
+@app.command()
 def logs(
     names: Annotated[list[str] | None, typer.Argument(metavar="[NAME...]", help="n1, n2, ... or frontend; all")] = None,
     lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="How many of the last lines.")] = 20,

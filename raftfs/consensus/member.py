@@ -167,6 +167,11 @@ class Consensus:
         """How far a member is whose data were damaged: nobody may read here yet. None if it is whole."""
         return self._engine.rejoin.progress()
 
+    @property
+    def awaited(self) -> list[str]:
+        """Whom this node, which has no data, must hear before it votes; none once it has data."""
+        return [] if self._roster.formed else self._roster.awaited
+
     def last_contact_s(self) -> float | None:
         """Seconds since this node heard a leader (0 if it leads); None if it never did."""
         if self._engine.is_leader:

@@ -137,12 +137,18 @@ class Cluster:
         status = self._consensus.status()
         lag = status.commit_index - status.applied_index
         return [
-            ("leader", status.leader_id is not None, f"leader: {status.leader_id or 'none known'}"),
+            ("leader", status.leader_id is not None, f"leader: {status.leader_id or self._leaderless()}"),
             ("quorum", *self._heard(status.quorum)),
             ("lag", lag <= limits.READY_LAG_ENTRIES_MAX, f"{lag} committed entries are not applied yet"),
             ("format", *_formed(self._reader.applied().version)),
             ("disk", *_disk(self._config.data_dir)),
         ]
+
+    def _leaderless(self) -> str:
+        awaited = self._consensus.awaited
+        if not awaited:
+            return "none known"
+        return f"none; without data, this node votes only when it has heard {', '.join(awaited)}, without data, too"
 
     def _heard(self, quorum: bool) -> tuple[bool, str]:
         contact_s = self._consensus.last_contact_s()

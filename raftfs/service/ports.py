@@ -64,6 +64,10 @@ class ConsensusPort(Protocol):
     def rejoining(self) -> str | None:
         """How far this member is with getting back what was damaged: nobody may read here. None if it is whole."""
 
+    @property
+    def awaited(self) -> list[str]:
+        """Members whom this node must hear before it votes, because it has no data."""
+
     def last_contact_s(self) -> float | None:
         """Seconds since this node heard the leader; 0.0 on a leader with a quorum; None if never."""
 

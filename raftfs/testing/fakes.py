@@ -269,6 +269,10 @@ class FakeConsensus:
     def hold_log(self, index: int | None) -> None:
         """The log in memory is never cut."""
 
+    @property
+    def awaited(self) -> list[str]:
+        return []
+
     def last_contact_s(self) -> float | None:
         if self._hears_leader():
             self._heard_s = self._clock.monotonic()
