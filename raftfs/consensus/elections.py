@@ -67,6 +67,8 @@ class Elections:
         self._rng = rng
         self.stands = True  # whether this node asks for votes at all
         self.votes = True  # whether it gives any
+        self.heard_s: dict[str, float] = {}
+        """when each other member was last heard"""
         self._lost: set[str] = set()
         self._asked_term = 0  # the term for which pre-votes are being gathered, 0 if none
         self._granted: set[str] = set()
@@ -84,6 +86,7 @@ class Elections:
     def heard(self, peer: str) -> None:
         """Any message from ``peer``: it is there."""
         self._lost.discard(peer)
+        self.heard_s[peer] = self._clock()
 
     def lost(self, peer: str) -> None:
         """``peer`` closed its connection to us."""

@@ -197,10 +197,16 @@ class Engine:
             self.guard.deliver_timeout_now(self._raft._getLeader(), self.term)
 
     def transfer(self, to: str | None = None) -> bool:
-        """As leader, ask a member (the one with the newest log) to take over; False if it does not have all of ours."""
+        """As leader, ask a member to take over; False if it does not have all of our log. Without ``to``, of those that
+        have it the one that was heard last: another may be frozen, and would lead when it wakes."""
+        if to is None:
+            whole = [peer for peer in self.peers if self.guard.match_index(peer) == self.journal.last_index]
+            to = max(whole, key=lambda peer: self.elections.heard_s.get(peer, 0.0), default=None)
+        if to is None:
+            return False
         answers: list[Any] = []
         self.guard.resume()
-        self._raft.transferLeadership(None if to is None else Node(to), lambda _result, reason: answers.append(reason))
+        self._raft.transferLeadership(Node(to), lambda _result, reason: answers.append(reason))
         return answers == [FAIL_REASON.SUCCESS]
 
     def propose(self, data: bytes) -> int | None:

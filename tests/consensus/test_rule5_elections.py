@@ -189,6 +189,28 @@ def test_raftfs_transfers_leadership_and_loses_nothing(guarded: GuardedMaker) ->
     assert cluster.values("b") == [write.value for write in writes]
 
 
+@pytest.mark.parametrize("frozen", ["b", "c"])
+def test_raftfs_does_not_hand_over_to_a_member_that_stands_still(guarded: GuardedMaker, frozen: str) -> None:
+    """Both have the whole log; the one that was heard last takes over."""
+    cluster = guarded()
+    cluster.elect("a")
+    cluster.put("a", "first")
+    cluster.run(0.3)
+    for link in cluster.network.links:
+        if frozen in link:
+            cluster.network.hold(*link)
+    awake = [name for name in "abc" if name != frozen]
+    for _ in range(4):
+        cluster.clock.advance(0.05)
+        cluster.tick(*awake)
+        cluster.network.drain()
+    assert cluster.nodes["a"].engine.transfer()
+    cluster.network.drain()
+    cluster.tick(*awake)
+    cluster.network.drain()
+    assert leaders(cluster) == [name for name in awake if name != "a"]
+
+
 def test_raftfs_takes_a_transfer_from_the_leader_alone(guarded: GuardedMaker) -> None:
     cluster = guarded()
     cluster.elect("a")
