@@ -184,14 +184,18 @@ def check_split(disaster: Disaster) -> None:
 def grow(disaster: Disaster) -> None:
     """Empty machines in the places of those that are gone, under their names."""
     for node in disaster.others:
-        layout = next(entry for entry in disaster.cluster.status()["nodes"] if entry["id"] == node)
-        body = json.dumps({"id": node, "peer": layout["peer"], "url": layout["url"]}).encode()
-        headers = {"Content-Type": "application/json"}
-        answer = ask(disaster.url, "POST", "/v1/cluster/members", body=body, headers=headers)
-        assert answer.status in (200, 201), str(answer)
-        disaster.cluster.start(node, wait=False)
-        wait_until(f"{node} to vote", lambda node=node: _votes(disaster.url, node))  # type: ignore[misc]
+        add(disaster, node)
     settle(disaster.cluster)
+
+
+def add(disaster: Disaster, node: str) -> None:
+    layout = next(entry for entry in disaster.cluster.status()["nodes"] if entry["id"] == node)
+    body = json.dumps({"id": node, "peer": layout["peer"], "url": layout["url"]}).encode()
+    headers = {"Content-Type": "application/json"}
+    answer = ask(disaster.url, "POST", "/v1/cluster/members", body=body, headers=headers)
+    assert answer.status in (200, 201), str(answer)
+    disaster.cluster.start(node, wait=False)
+    wait_until(f"{node} to vote", lambda: _votes(disaster.url, node))
 
 
 def _votes(url: str, node: str) -> bool:
@@ -247,3 +251,29 @@ def test_the_last_of_three_becomes_a_cluster_of_three_again(tmp_path: Path) -> N
         grow(disaster)
         disaster.check_writes("three")
         check_impostors(disaster)
+
+
+def test_lost_chunks_keep_no_new_member_from_voting(tmp_path: Path) -> None:
+    """Nobody can ever have them, so nobody waits for them; what lacks them fails, and nothing else."""
+    (tmp_path / "aside").mkdir()
+    with running(tmp_path / "cluster", times=TIMES) as cluster:
+        disaster = Disaster(cluster, tmp_path / "aside")
+        disaster.strike()
+        cluster.kill(disaster.survivor)
+        files = chunk_files(cluster.data_dir(disaster.survivor))
+        max(files.values(), key=lambda path: path.stat().st_size).unlink()
+        (lost,) = (entry["path"] for entry in disaster.survey()["lost_files"])
+        command("--config", disaster.config, "--yes")
+        cluster.start(disaster.survivor)
+        for node in disaster.others:
+            add(disaster, node)
+        disaster.check_writes("three")
+        for path, data in LARGE.items():
+            if path != lost:
+                assert fetch(cluster.url, path).sha256 == sha256(data)
+        try:
+            answer = fetch(cluster.url, lost)
+        except (OSError, http.client.HTTPException) as error:
+            print(f"{lost}: {error!r}")
+        else:
+            assert answer.status == 503, str(answer)
