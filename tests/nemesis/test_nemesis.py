@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from raftfs.testing.nemesis import Options, Report, run
+from raftfs.testing.nemesis import Options, Report, clock, run
+from raftfs.testing.nemesis.machine import ROOT, faketime
 from raftfs.testing.nemesis.schedule import Kind
 
 BROKEN = Path(__file__).parent / "broken"
@@ -29,6 +31,7 @@ PLANTED: dict[str, tuple[tuple[Kind, ...], float]] = {
     "trusting_leader": (("freeze", "cut-off-leader"), 40),
     "lying_disk": (("kill-all",), 20),
     "no_memory": (("break-connections", "kill"), 30),
+    "no_names": (("replace",), 20),
 }
 
 
@@ -49,14 +52,31 @@ def test_a_broken_node_is_caught(name: str, tmp_path: Path) -> None:
     pytest.fail("five runs did not catch it")
 
 
+def test_a_clock_jumps_and_spans_of_time_do_not(tmp_path: Path) -> None:
+    file = tmp_path / "clock"
+    program = """if True:
+        import os, sys, time
+        file, new = sys.argv[1:]
+        zero_s = time.time() - time.monotonic()
+        for ahead_s in (86400, -3600, 2, 0):
+            with open(new, "w") as out:
+                out.write(f"{ahead_s:+d}\\n")
+            os.replace(new, file)
+            print(round(time.time() - time.monotonic() - zero_s))
+    """
+    file.write_text("+0\n")
+    inside = ["unshare", "--mount", *clock.before(faketime(), file)]
+    command = [*inside, sys.executable, "-c", program, str(file), str(tmp_path / "new")]
+    left = set(os.listdir("/dev/shm"))
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert said.split() == ["86400", "-3600", "2", "0"]
+    assert not any("faketime" in name for name in set(os.listdir("/dev/shm")) - left)
+
+
 def test_a_run_leaves_nothing_behind(tmp_path: Path) -> None:
-    before = _traces()
     report = _run(tmp_path, ("kill", "split"), 10, None, 1)
     assert report.verdict == "clean", report.complaints
-    assert _traces() == before
-
-
-def _traces() -> tuple[str, list[str]]:
+    assert report.claim
     spaces = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True).stdout
-    mounts = [line for line in Path("/proc/mounts").read_text().splitlines() if "nemesis" in line]
-    return spaces, mounts
+    left = [*spaces.splitlines(), *Path("/proc/mounts").read_text().splitlines(), *map(str, ROOT.glob("*"))]
+    assert not [one for one in left if report.claim in one]

@@ -17,6 +17,7 @@ import aiohttp
 
 from raftfs.testing import history as h
 from raftfs.testing.nemesis.doors import Door, Notes
+from raftfs.testing.nemesis.servers import Servers
 
 CELL_OPERATIONS: Final = 300
 _THINK_S: Final[dict[str, float]] = {"register": 0.04, "files": 0.04, "large": 1.5}
@@ -45,12 +46,12 @@ class Cell:
 
 
 class Clients:
-    """``count`` clients, from ``begin`` to ``end``."""
+    """``count`` clients of ``servers``, from ``begin`` to ``end``."""
 
-    def __init__(self, urls: dict[str, str], seed: int, count: int) -> None:
+    def __init__(self, servers: Servers, seed: int, count: int) -> None:
         self.notes = Notes()
         self.cells: list[Cell] = []
-        self._urls, self._seed, self._count = urls, seed, count
+        self._servers, self._seed, self._count = servers, seed, count
         self._now: dict[int, Cell] = {}
         self._renewing: dict[int, asyncio.Lock] = {number: asyncio.Lock() for number in range(len(KINDS))}
         self._tasks: list[asyncio.Task[None]] = []
@@ -70,10 +71,10 @@ class Clients:
     async def read_all(self) -> None:
         """Read every file through every node, as a part of the history; each cell's nodes in another order."""
         dice = random.Random(f"last/{self._seed}")
-        door = Door("last", self._urls, self.notes, dice)
+        door = Door("last", self._servers, self.notes, dice)
         try:
             for cell in self.cells:
-                for node in dice.sample(list(self._urls), len(self._urls)):
+                for node in dice.sample(self._servers.first, len(self._servers.first)):
                     if cell.kind == "files":
                         await door.do(h.Names(cell.path), only=node)
                     for path in cell.files:
@@ -83,7 +84,7 @@ class Clients:
 
     async def _work(self, number: int) -> None:
         dice = random.Random(f"client/{self._seed}/{number}")
-        door = Door(f"c{number}", self._urls, self.notes, dice)
+        door = Door(f"c{number}", self._servers, self.notes, dice)
         # One client in four only works on large files, which take their time.
         slots = [slot for slot, kind in enumerate(KINDS) if (kind == "large") == (number % 4 == 3)]
         working: asyncio.Task[None] | None = None
@@ -122,7 +123,7 @@ class Clients:
         headers = {"Idempotency-Key": str(uuid.uuid4()), "Raftfs-Timeout": "3"}
         async with asyncio.timeout(_MAKE_DIRECTORY_S_MAX), aiohttp.ClientSession() as session:
             while True:
-                url = self._urls[dice.choice(list(self._urls))]
+                url = self._servers.urls[self._servers.door(dice)]
                 try:
                     timeout = aiohttp.ClientTimeout(total=4, connect=1)
                     async with session.put(f"{url}/v1/dirs{path}", headers=headers, timeout=timeout) as answer:

@@ -1,48 +1,41 @@
-"""Runs a server whose wall clock is as wrong as a file says: ``python clock.py FILE PROGRAM ARGUMENTS...``.
+"""Runs a server whose wall clock is as wrong as a file says: libfaketime (Debian's package ``faketime``) before it.
 
-FILE holds seconds to add, read again and again; PROGRAM is a module or a Python file. Only what Python reads as wall
-clock is moved, which is all that a node has; spans of time (``time.monotonic``) go on as ever, as they do when the
-clock of a machine is set. This file is run by its path, before anything of raftfs is imported, and imports none of it.
+The file holds seconds to add, as ``+3600``, and is read at every look at the clock. Spans of time (CLOCK_MONOTONIC) go
+on as ever, as they do when the clock of a machine is set, and files keep their real times.
 """
 
 from __future__ import annotations
 
-import contextlib
-import runpy
-import sys
+import email.utils
 import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
-_READ_AGAIN_S = 0.1
+TOLERANCE_S: Final = 10.0
+"""An answer may have been under way for a while."""
 
-
-def shifted(path: Path, wall: Callable[[], float], spans: Callable[[], float]) -> Callable[[], float]:
-    """A wall clock that is off by what ``path`` says; what is no number there is taken as the last one."""
-    ahead_s, read_at_s = 0.0, float("-inf")
-
-    def now() -> float:
-        nonlocal ahead_s, read_at_s
-        if spans() - read_at_s > _READ_AGAIN_S:
-            read_at_s = spans()
-            with contextlib.suppress(OSError, ValueError):
-                ahead_s = float(path.read_text(encoding="ascii"))
-        return wall() + ahead_s
-
-    return now
+_OPTIONS: Final = (
+    "FAKETIME_NO_CACHE=1",
+    "FAKETIME_DONT_FAKE_MONOTONIC=1",
+    # Otherwise libfaketime takes today's glibc for one with a bug that it works around, and every wait of one of
+    # Python's threads for another (the interpreter's lock) lasts milliseconds too long.
+    "FAKETIME_FORCE_MONOTONIC_FIX=0",
+    "NO_FAKE_STAT=1",
+)
 
 
-def _main() -> None:
-    clock, program = sys.argv[1:3]
-    now = shifted(Path(clock), time.time, time.monotonic)
-    time.time = now
-    time.time_ns = lambda: int(now() * 1e9)
-    sys.argv = sys.argv[2:]
-    if program.endswith(".py"):
-        runpy.run_path(program, run_name="__main__")
-    else:
-        runpy.run_module(program, run_name="__main__", alter_sys=True)
+def before(library: Path, file: Path) -> list[str]:
+    """What to write before a command inside a namespace of its own (``ip netns exec``) so that its clock is the file's.
+
+    libfaketime leaves two files in /dev/shm when its process is killed; so that is one of the process's own.
+    """
+    own_memory = 'mount -t tmpfs -o size=1m faketime /dev/shm && exec "$@"'
+    options = [f"LD_PRELOAD={library}", f"FAKETIME_TIMESTAMP_FILE={file}", *_OPTIONS]
+    return ["sh", "-c", own_memory, "sh", "env", *options]
 
 
-if __name__ == "__main__":
-    _main()
+def seems(headers: Mapping[str, str], ahead_s: float) -> bool:
+    """Whether an answer that has come just now shows a server whose clock is ahead by about that much."""
+    told_s = email.utils.parsedate_to_datetime(headers["Date"]).timestamp()
+    return abs(told_s - time.time() - ahead_s) < TOLERANCE_S

@@ -18,6 +18,7 @@ import aiohttp
 from raftfs.http import names
 from raftfs.testing import history as h
 from raftfs.testing.nemesis import bodies
+from raftfs.testing.nemesis.servers import Servers
 
 TRY_S_MAX: Final = 4.0
 OPERATION_S_MAX: Final = 12.0
@@ -95,10 +96,10 @@ class _Try:
 
 
 class Door:
-    """A client with connections of its own. ``urls``: server name to URL; each try goes through one of them."""
+    """A client with connections of its own. Each try goes through one of the servers."""
 
-    def __init__(self, name: str, urls: dict[str, str], notes: Notes, dice: random.Random) -> None:
-        self._name, self._urls, self._notes, self._dice = name, urls, notes, dice
+    def __init__(self, name: str, servers: Servers, notes: Notes, dice: random.Random) -> None:
+        self._name, self._servers, self._notes, self._dice = name, servers, notes, dice
         timeout = aiohttp.ClientTimeout(total=TRY_S_MAX, connect=_CONNECT_S_MAX)
         self._session = aiohttp.ClientSession(timeout=timeout, middlewares=(_no_hidden_retry,))
 
@@ -114,7 +115,7 @@ class Door:
         is_read = isinstance(call, h.Read | h.Names)
         begin, maybe, tries = time.monotonic(), False, []
         while True:
-            door = only or self._dice.choice(list(self._urls))
+            door = only or self._servers.door(self._dice)
             done = await self._try(call, request, door)
             tries.append(f"{door}:{done.said}")
             maybe = maybe or done.maybe
@@ -139,7 +140,7 @@ class Door:
         data = io.BytesIO(request.body) if request.body else None
         try:
             async with self._session.request(
-                request.method, self._urls[door] + request.path, headers=request.headers, data=data
+                request.method, self._servers.urls[door] + request.path, headers=request.headers, data=data
             ) as answer:
                 body = await answer.read()
                 return self._understand(call, answer, body, door)

@@ -8,35 +8,47 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
+from raftfs.testing.nemesis.membership import Members
 from raftfs.testing.nemesis.network import HUB, Drop, Network
 from raftfs.testing.nemesis.schedule import CLOCK_JUMPS_S, Fault, Kind
-from raftfs.testing.nemesis.servers import FRONTEND, Servers
+from raftfs.testing.nemesis.servers import FRONTENDS, Servers
+from raftfs.testing.nemesis.watch import Watch
 
 READY_S_MAX: Final = 20.0
 _BREAKS_EVERY_S: Final = 0.3
 _LOSS_PERCENT: Final = (5, 30)
 
-Leader = Callable[[], Awaitable[str | None]]
-Ready = Callable[[str, float], Awaitable[bool]]
+_JUMP_SEEN_S: Final = 0.5
 
 
 class Nemesis:
-    """Carries out faults. ``leader`` says who leads now, ``ready`` waits until a server is ready. ``done`` counts what
-    really happened; ``log`` says so in words, with the node that "leader" stood for."""
+    """Carries out faults. ``done`` counts what really happened; ``log`` says so in words, with the node that "leader"
+    stood for."""
 
-    def __init__(self, servers: Servers, network: Network, leader: Leader, ready: Ready) -> None:
-        self._servers, self._network = servers, network
-        self._leader, self._ready = leader, ready
+    def __init__(self, servers: Servers, network: Network, watch: Watch) -> None:
+        self._servers, self._network, self._watch = servers, network, watch
+        self._members = Members(servers, watch)
+        self._jumps_seen, self._jumps_unseen = 0, list[str]()
         self.done: Counter[str] = Counter()
         self.log: list[str] = []
+
+    @property
+    def complaints(self) -> list[str]:
+        """What faults showed by themselves, and which of them were none."""
+        found = [*self._members.complaints, *self._jumps_unseen]
+        if self.done["replace"] and not self._members.refused:
+            found.append("members were emptied, and not one was seen to be refused under its old name")
+        if self.done["clock"] + self.done["clocks"] and not self._jumps_seen:
+            found.append("clocks were set, and no node was seen to have another time")
+        return found
 
     async def run(self, fault: Fault) -> None:
         """Do it, let it last, and undo it, also when cancelled."""
         node = fault.node
         if node == "leader":
-            node = await self._leader() or random.Random(fault.dice).choice(self._servers.nodes)
+            node = await self._watch.leader() or random.Random(fault.dice).choice(self._servers.nodes)
         dice = random.Random(fault.dice)
-        do: dict[Kind, Callable[[str, Fault, random.Random], Awaitable[str]]] = {
+        do: dict[Kind, Callable[[str, Fault, random.Random], Awaitable[str | None]]] = {
             "kill": self._kill,
             "kill-all": self._kill_all,
             "freeze": self._freeze,
@@ -53,15 +65,19 @@ class Nemesis:
             "clock": self._clock,
             "clocks": self._clocks,
             "rolling-restart": self._rolling_restart,
+            "kill-frontend": self._kill_frontend,
+            "transfer": self._transfer,
+            "replace": self._replace,
+            "grow-and-shrink": self._grow_and_shrink,
         }
         said = await do[fault.kind](node, fault, dice)
-        self.done[fault.kind] += 1
-        self.log.append(f"{fault}: {said}")
+        self.done[fault.kind] += said is not None
+        self.log.append(f"{fault}: {said or 'in vain'}")
 
     def _minority(self, first: str, dice: random.Random) -> list[str]:
         """``first`` and others, as many as may fail."""
         others = [node for node in self._servers.nodes if node != first]
-        return [first, *dice.sample(others, len(self._servers.nodes) // 2 - 1)]
+        return [first, *dice.sample(others, (len(self._servers.nodes) - 1) // 2 - 1)]
 
     def _majority(self, first: str, dice: random.Random) -> list[str]:
         others = [node for node in self._servers.nodes if node != first]
@@ -109,8 +125,22 @@ class Nemesis:
                     slow.append(victim)
             finally:
                 self._servers.start(victim)
-            await self._ready(victim, READY_S_MAX)
+            await self._watch.ready(victim, READY_S_MAX)
         return "SIGTERM to each in turn" + (f", had to kill {' '.join(slow)}" if slow else "")
+
+    async def _kill_frontend(self, node: str, fault: Fault, dice: random.Random) -> str:
+        return await self._kill_and_start([dice.choice(FRONTENDS)], fault)
+
+    # Who the members are
+
+    async def _transfer(self, node: str, fault: Fault, dice: random.Random) -> str | None:
+        return await self._members.transfer(dice.choice(self._servers.first), dice)
+
+    async def _replace(self, node: str, fault: Fault, dice: random.Random) -> str | None:
+        return await self._members.replace(node, fault.lasts_s, dice)
+
+    async def _grow_and_shrink(self, node: str, fault: Fault, dice: random.Random) -> str | None:
+        return await self._members.grow_and_shrink(fault.lasts_s, dice)
 
     # The network
 
@@ -122,17 +152,17 @@ class Nemesis:
             await asyncio.shield(asyncio.to_thread(self._network.restore, drops))
 
     async def _split(self, node: str, fault: Fault, dice: random.Random) -> str:
-        """Two sides; the frontend is on one of them."""
-        few = self._minority(node, dice)
-        many = [other for other in self._servers.nodes if other not in few]
-        frontend_with_few = dice.random() < 0.5
-        one, two = ([*few, FRONTEND], many) if frontend_with_few else (few, [*many, FRONTEND])
+        """Two sides; each frontend is on one of them."""
+        one = self._minority(node, dice)
+        two = [other for other in self._servers.nodes if other not in one]
+        for frontend in FRONTENDS:
+            (one if dice.random() < 0.5 else two).append(frontend)
         await self._cut(_both_ways(one, two), fault)
         return f"{' '.join(one)} | {' '.join(two)}"
 
     async def _cut_off_leader(self, node: str, fault: Fault, dice: random.Random) -> str:
-        """The leader hears no other node, but clients and the frontend reach it as before."""
-        leader = await self._leader() or node
+        """The leader hears no other node, but clients and frontends reach it as before."""
+        leader = await self._watch.leader() or node
         await self._cut(_both_ways([leader], [other for other in self._servers.nodes if other != leader]), fault)
         return f"{leader} | other nodes; clients reach all"
 
@@ -202,6 +232,12 @@ class Nemesis:
         for node, ahead_s in jumps.items():
             self._servers.set_clock(node, ahead_s)
         try:
+            await asyncio.sleep(_JUMP_SEEN_S)
+            for node in jumps:
+                right = await self._watch.clock_is_right(node)
+                self._jumps_seen += right is True
+                if right is False:
+                    self._jumps_unseen.append(f"the clock of {node} was set, and it has another time")
             await asyncio.sleep(fault.lasts_s)
         finally:
             for node in jumps:

@@ -25,6 +25,7 @@ PROGRAM_S_MAX: Final = 20.0
 DISK_BYTES: Final = 1024 * 1024 * 1024
 _SLACK_BYTES: Final = 16 * 1024  # left on a disk that is filled, at least
 _FILL_TRIES: Final = 12
+_FAKETIME: Final = "faketime/libfaketimeMT.so.1"
 
 
 class CannotRun(RaftfsError):
@@ -52,6 +53,16 @@ def check_machine() -> None:
     missing = [program for program in ("ip", "nft", "ss", "mount") if shutil.which(program) is None]
     if missing:
         raise CannotRun(f"no {' and no '.join(missing)} here; on Debian: apt install iproute2 nftables mount")
+    faketime()
+
+
+def faketime() -> Path:
+    """Where libfaketime is. Raises CannotRun."""
+    for folder in ("/usr/lib", "/usr/lib64", "/usr/local/lib"):
+        for pattern in (_FAKETIME, f"*/{_FAKETIME}"):
+            if found := sorted(Path(folder).glob(pattern)):
+                return found[0]
+    raise CannotRun("no libfaketime here; on Debian: apt install faketime")
 
 
 class Claim:
@@ -91,6 +102,11 @@ class Disk:
     def free(self) -> None:
         """Give it its room back."""
         self._resize(DISK_BYTES)
+
+    def wipe(self) -> None:
+        """Remove all that is on it, as if it were a new one. Nobody may be using it."""
+        for one in self.folder.iterdir():
+            shutil.rmtree(one) if one.is_dir() else one.unlink()
 
     def _resize(self, size: int) -> None:
         call("mount", "-o", f"remount,size={size}", str(self.folder))

@@ -24,6 +24,10 @@ Kind = Literal[
     "clock",
     "clocks",
     "rolling-restart",
+    "kill-frontend",
+    "transfer",
+    "replace",
+    "grow-and-shrink",
 ]
 
 KINDS: Final[tuple[Kind, ...]] = Kind.__args__  # type: ignore[attr-defined]
@@ -50,6 +54,10 @@ _LASTS_S: Final[dict[Kind, tuple[float, float]]] = {
     "clock": (1.0, 4.0),
     "clocks": (1.0, 4.0),
     "rolling-restart": (1.0, 1.0),  # as long as the restarts take
+    "kill-frontend": (0.2, 3.0),
+    "transfer": (0.5, 0.5),  # as long as it takes
+    "replace": (1.0, 4.0),  # the emptied member is refused for so long; the rest takes as long as it takes
+    "grow-and-shrink": (1.0, 5.0),  # so long is the new one a member that votes
 }
 
 CLOCK_JUMPS_S: Final = (-86_400, -3_600, -30, -2, 2, 30, 3_600, 86_400)

@@ -1,4 +1,4 @@
-"""The servers of a run: nodes and a frontend, each a process in its own namespace, with its own disk and its own clock.
+"""The servers of a run: nodes and frontends, each a process in a namespace of its own. A node has its own clock, too.
 
 A server that ends without having been told to is noted, and started again a moment later, as a supervisor would.
 """
@@ -6,10 +6,12 @@ A server that ends without having been told to is noted, and started again a mom
 from __future__ import annotations
 
 import math
+import random
 import signal
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -18,17 +20,18 @@ import tomli_w
 
 from raftfs.config import FrontendConfig, NodeConfig
 from raftfs.testing.nemesis import clock
-from raftfs.testing.nemesis.machine import Disk
+from raftfs.testing.nemesis.machine import Disk, faketime
 from raftfs.testing.nemesis.network import Network
 from raftfs.testing.processes import Leash, Process, raftfs_command, spawn, stop_all
 
-FRONTEND: Final = "frontend"
+FRONTENDS: Final = ("f1", "f2")
 _CLIENT_PORT: Final = 7401
 _PEER_PORT: Final = 7411
 _STOP_S_MAX: Final = 15.0
 _FULL_TAIL_S: Final = 3.0
 """So long after there is room again, a node may still end because there was none."""
 _LOG_TAIL_LINES: Final = 25
+_STRANGER: Final = 0.03
 
 NODE_OPTIONS: Final[dict[str, Any]] = {
     "insecure": True,
@@ -40,9 +43,11 @@ NODE_OPTIONS: Final[dict[str, Any]] = {
 
 
 class Servers:
-    """``places``: for each node, a host of ``network``, the folder in which its data directory is made; FRONTEND is a
-    host as well. ``disks``: those of them that can be filled. ``node_script``: a Python file to run in place of
-    ``raftfs``, to see whether a node that is broken on purpose is caught."""
+    """``places``: for each node, a host of ``network``, the folder in which its data directory is made. The cluster
+    begins with all of them (``first``) but ``spare``, which may join. FRONTENDS are hosts as well. ``nodes`` are those
+    that are members now, and on which faults fall. ``disks``: those of them that can be filled and wiped.
+    ``node_script``: a Python file to run in place of ``raftfs``, to see whether a node that is broken on purpose is
+    caught."""
 
     def __init__(
         self,
@@ -51,44 +56,59 @@ class Servers:
         places: Mapping[str, Path],
         node_script: Path | None,
         *,
+        spare: str | None = None,
         disks: Mapping[str, Disk] | None = None,
         options: Mapping[str, Any] = NODE_OPTIONS,
     ) -> None:
-        self.folder, self.network, self.nodes = folder, network, list(places)
-        self.urls = {name: f"http://{network.addresses[name]}:{_CLIENT_PORT}" for name in [*places, FRONTEND]}
+        self.folder, self.network, self.spare = folder, network, spare
+        self.first = [name for name in places if name != spare]
+        self.nodes = list(self.first)
+        self.urls = {name: f"http://{network.addresses[name]}:{_CLIENT_PORT}" for name in [*places, *FRONTENDS]}
+        self.peers = {name: f"{network.addresses[name]}:{_PEER_PORT}" for name in places}
+        self.emptied: Counter[str] = Counter()
         self.ended: list[str] = []
         self._places, self._disks, self._options = places, disks or {}, options
         self._node_script = node_script
         self._leash = Leash()
         self._processes: dict[str, Process] = {}
         self._down: set[str] = set(self.urls)
+        self._held: set[str] = set()
+        self._ahead_s: dict[str, int] = {}
         self._starting = threading.RLock()
         self._full_until: dict[str, float] = {}
         for name in self.urls:
             self._write_config(name)
-            if name != FRONTEND:
+            if name in self.peers:
                 self.set_clock(name, 0)
 
     @property
     def names(self) -> list[str]:
-        return list(self.urls)
+        """All that should serve now."""
+        return [*self.nodes, *FRONTENDS]
+
+    def door(self, dice: random.Random) -> str:
+        """The server that a client asks: a member or a frontend, and now and then one that is no member (any more)."""
+        return self.spare if self.spare and dice.random() < _STRANGER else dice.choice(self.names)
 
     def log(self, name: str) -> Path:
         return self.folder / f"{name}.log"
 
     def start(self, name: str) -> None:
-        """Start a server that does not run."""
+        """Start a server that does not run, unless it is being emptied."""
         with self._starting:
+            if name in self._held:
+                return
             self._down.discard(name)
             if not ((process := self._processes.get(name)) and process.alive):
                 self._processes[name] = self._spawn(name)
 
     def _spawn(self, name: str) -> Process:
+        kind, program = ("node", self._node_command(name)) if name in self.peers else ("frontend", raftfs_command())
         return spawn(
-            ["frontend" if name == FRONTEND else "node", "run", "--config", str(self._config(name))],
+            [kind, "run", "--config", str(self._config(name))],
             log=self.log(name),
             leash=self._leash,
-            program=[*self.network.inside(name), *(raftfs_command() if name == FRONTEND else self._node_command(name))],
+            program=[*self.network.inside(name), *program],
         )
 
     def kill(self, names: Sequence[str]) -> None:
@@ -102,6 +122,17 @@ class Servers:
     def cut_off(self, names: Sequence[str], switch: Callable[[], object]) -> None:
         """SIGKILL, and ``switch`` before any is waited for: what hangs on a disk ends only when the disk is gone."""
         self._end(names, signal.SIGKILL, switch)
+
+    def empty(self, name: str) -> None:
+        """Kill a node and take all that it knew from it; nobody starts it meanwhile. It stays down."""
+        with self._starting:
+            self._held.add(name)
+        try:
+            self.kill([name])
+            self._disks[name].wipe()
+            self.emptied[name] += 1
+        finally:
+            self._held.discard(name)
 
     def _end(self, names: Sequence[str], number: int, switch: Callable[[], object] = lambda: None) -> bool:
         with self._starting:
@@ -138,6 +169,11 @@ class Servers:
         new = self.folder / f"{name}.clock.new"
         new.write_text(f"{ahead_s:+d}\n", encoding="utf-8")
         new.replace(self._clock(name))
+        self._ahead_s[name] = ahead_s
+
+    def clock(self, name: str) -> int:
+        """By how many seconds a node's wall clock is ahead."""
+        return self._ahead_s[name]
 
     def revive(self) -> None:
         """Start again what ended by itself, and note it. On a full disk, a node may refuse to start."""
@@ -153,13 +189,13 @@ class Servers:
 
     def heal(self) -> None:
         """Let all that can run, run: clocks right, disks with room, processes awake and up."""
-        for name in self.nodes:
+        for name in self.peers:
             if name in self._disks:
                 self.free_disk(name)
             self.set_clock(name, 0)
+        for process in self._processes.values():
+            process.send(signal.SIGCONT)
         for name in self.names:
-            if name in self._processes:
-                self.thaw(name)
             self.start(name)
 
     def log_tail(self, name: str) -> str:
@@ -168,13 +204,14 @@ class Servers:
 
     def close(self) -> None:
         """Stop all. Idempotent."""
-        self._down.update(self.names)
+        self._down.update(self.urls)
         stop_all(list(self._processes.values()), _STOP_S_MAX)
         self._leash.close()
 
     def _node_command(self, name: str) -> list[str]:
-        program = "raftfs_cli" if self._node_script is None else str(self._node_script.resolve())
-        return [sys.executable, "-P", clock.__file__, str(self._clock(name)), program]
+        script = self._node_script
+        program = raftfs_command() if script is None else [sys.executable, "-P", str(script.resolve())]
+        return [*clock.before(faketime(), self._clock(name)), *program]
 
     def _clock(self, name: str) -> Path:
         return self.folder / f"{name}.clock"
@@ -183,15 +220,13 @@ class Servers:
         return self.folder / f"{name}.toml"
 
     def _write_config(self, name: str) -> None:
-        addresses = self.network.addresses
-        if name == FRONTEND:
-            listen = f"{addresses[name]}:{_CLIENT_PORT}"
-            values = {"listen": listen, "nodes": [self.urls[node] for node in self.nodes], "insecure": True}
+        if name in FRONTENDS:
+            listen = self.urls[name].removeprefix("http://")
+            values = {"listen": listen, "nodes": [self.urls[node] for node in self.first], "insecure": True}
         else:
-            members = [
-                {"id": node, "peer": f"{addresses[node]}:{_PEER_PORT}", "url": self.urls[node]} for node in self.nodes
-            ]
+            known = self.first if name in self.first else [*self.first, name]
+            members = [{"id": node, "peer": self.peers[node], "url": self.urls[node]} for node in known]
             data_dir = str(self._places[name] / "data")
             values = {"id": name, "cluster_id": "nemesis", "data_dir": data_dir, **self._options, "members": members}
         self._config(name).write_text(tomli_w.dumps(values), encoding="utf-8")
-        (FrontendConfig if name == FRONTEND else NodeConfig).load(self._config(name))
+        (FrontendConfig if name in FRONTENDS else NodeConfig).load(self._config(name))

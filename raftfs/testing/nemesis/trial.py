@@ -14,7 +14,7 @@ from raftfs.testing import history
 from raftfs.testing.linearizability import check, revision_faults
 from raftfs.testing.nemesis.clients import Clients
 from raftfs.testing.nemesis.doors import Notes
-from raftfs.testing.nemesis.servers import FRONTEND, Servers
+from raftfs.testing.nemesis.servers import Servers
 from raftfs.testing.nemesis.watch import Watch
 
 LIVE_S_MAX: Final = 60.0
@@ -27,7 +27,8 @@ Verdict = Literal["clean", "violated", "undecided"]
 
 @dataclass
 class Report:
-    """What a run was and came to. ``faults`` counts those carried out; ``complaints`` say what went wrong."""
+    """What a run was and came to. ``faults`` counts those carried out; ``complaints`` say what went wrong.
+    ``claim`` is the name that its namespaces and mounts bore."""
 
     seed: int
     duration_s: float
@@ -41,6 +42,7 @@ class Report:
     parts: int = 0
     terms: int = 0
     states_compared: int = 0
+    claim: str = ""
     folder: str | None = None
 
     def as_json(self) -> dict[str, Any]:
@@ -52,8 +54,7 @@ class Trial(ABC):
 
     def __init__(self, report: Report, servers: Servers, clients: Clients) -> None:
         self.report, self.servers, self.clients = report, servers, clients
-        nodes = {name: url for name, url in servers.urls.items() if name != FRONTEND}
-        self.watch = Watch(nodes, servers.urls[FRONTEND])
+        self.watch = Watch(servers)
         self.is_lost = False
         """what was seen says enough, and the cluster may never serve again: nothing is waited for any more"""
 
@@ -117,7 +118,7 @@ class Trial(ABC):
         await self.clients.read_all()
         if failed := self.clients.notes.outcomes["fail"] - before:
             complaints.append(f"{failed} reads failed after the faults")
-        return complaints
+        return complaints + await self.watch.quiet()
 
     async def all_ready(self, when: str, names: Sequence[str] | None = None) -> list[str]:
         """Wait for servers (all of them). Complaints about those that do not come up."""

@@ -9,20 +9,24 @@ from typing import Any, Final
 
 import aiohttp
 
+from raftfs.testing.nemesis.clock import TOLERANCE_S, seems
+from raftfs.testing.nemesis.servers import Servers
+
 _ASK_S_MAX: Final = 2.0
 _POLL_S: Final = 0.2
 _WATCH_S: Final = 1.0
+_QUIET_S: Final = 3.0
+_QUIET_TRIES: Final = 8
 
 
 class Watch:
-    """``nodes`` and ``frontend``: URLs. ``odd``: complaints about states that differ at one applied index, about terms
-    that go back, and about second leaders."""
+    """``odd``: complaints about states that differ at one applied index, about terms that go back, and about second
+    leaders."""
 
-    def __init__(self, nodes: dict[str, str], frontend: str) -> None:
-        self._nodes, self._frontend = nodes, frontend
+    def __init__(self, servers: Servers) -> None:
+        self._servers = servers
         self._hashes: dict[int, tuple[str, str]] = {}
-        self.told: dict[str, int] = {}
-        """the highest term in which each node has said to be"""
+        self._told: dict[tuple[str, int], int] = {}
         self._led: dict[int, str] = {}
         self.odd: list[str] = []
         self.compared = 0
@@ -45,22 +49,28 @@ class Watch:
         return max(known)[1] if known else None
 
     async def statuses(self) -> dict[str, dict[str, Any]]:
-        """The status of each node that answers."""
+        """The status of each member that answers."""
         async with self._asking:  # answers to two rounds at once could come in any order
-            answers = await asyncio.gather(*(self._get(url + "/v1/cluster") for url in self._nodes.values()))
-        found = {node: answer for node, answer in zip(self._nodes, answers, strict=True) if answer is not None}
+            lives = {node: self._servers.emptied[node] for node in self._servers.nodes}
+            answers = await asyncio.gather(*map(self.status, lives))
+        found = {node: answer for node, answer in zip(lives, answers, strict=True) if answer is not None}
         for node, answer in found.items():
             self.terms.add(answer["term"])
             self._compare(node, answer["applied_index"], answer["state_hash"])
-            self._check_term(
-                node, answer["term"], leads=answer["leader"] is not None and answer["leader"]["id"] == node
-            )
+            if lives[node] == self._servers.emptied[node]:
+                leads = answer["leader"] is not None and answer["leader"]["id"] == node
+                self._check_term(node, lives[node], answer["term"], leads=leads)
         return found
 
-    def _check_term(self, node: str, term: int, *, leads: bool) -> None:
-        if term < (told := self.told.get(node, 0)):
+    def told(self, node: str) -> int:
+        """The highest term in which a node has said to be, since it was emptied last; -1 if it never said any."""
+        return self._told.get((node, self._servers.emptied[node]), -1)
+
+    def _check_term(self, node: str, life: int, term: int, *, leads: bool) -> None:
+        """A node that was emptied begins a new life."""
+        if term < (told := self._told.get((node, life), 0)):
             self.odd.append(f"{node} was in term {told}, and is in term {term} now: it could vote twice in a term")
-        self.told[node] = term
+        self._told[node, life] = term
         if leads and (first := self._led.setdefault(term, node)) != node:
             self.odd.append(f"term {term} has two leaders, {first} and {node}")
 
@@ -73,31 +83,48 @@ class Watch:
 
     async def ready(self, name: str, timeout_s: float) -> bool:
         """Wait until a server says that it serves. False if it does not in time."""
-        url = self._nodes.get(name, self._frontend)
         end = time.monotonic() + timeout_s
         while time.monotonic() < end:
-            if await self._is_ready(url):
+            if await self.is_ready(name):
                 return True
             await asyncio.sleep(_POLL_S)
         return False
 
     async def settled(self, timeout_s: float) -> list[str]:
-        """Wait until all nodes have applied the same, to the same state, and miss no chunk. Complaints if they do not;
-        nobody may be writing."""
-        end = time.monotonic() + timeout_s
+        """Wait until the members are those of the beginning, each with a vote, all have applied the same, to the same
+        state, and miss no chunk. Complaints if they do not; nobody may be writing."""
+        first, end = sorted(self._servers.first), time.monotonic() + timeout_s
         while True:
             found = await self.statuses()
+            members = {node: _members(one) for node, one in found.items()}
             states = {node: (one["applied_index"], one["state_hash"]) for node, one in found.items()}
-            missing = {node: _own(one, node)["missing_chunks"] for node, one in found.items()}
-            if len(found) == len(self._nodes) and len(set(states.values())) == 1 and not any(missing.values()):
+            missing = {node: own["missing_chunks"] for node, one in found.items() if (own := _own(one, node))}
+            equal = len(set(states.values())) == 1 and all(one == first for one in members.values())
+            if sorted(missing) == first and equal and not any(missing.values()):
                 return []
             if time.monotonic() > end:
-                return [f"nodes differ {timeout_s:g} s after the faults: {states}, missing chunks {missing}"]
+                return [
+                    f"{timeout_s:g} s after the faults the nodes differ or lack something: "
+                    f"members that vote {members}, states {states}, missing chunks {missing}"
+                ]
             await asyncio.sleep(_POLL_S)
 
-    async def _get(self, url: str) -> dict[str, Any] | None:
+    async def quiet(self) -> list[str]:
+        """Nobody calls elections when nothing happens, nor does one that was removed and runs on."""
+        for _ in range(_QUIET_TRIES):
+            before = await self._term()
+            await asyncio.sleep(_QUIET_S)
+            if before is not None and before == await self._term():
+                return []
+        return [f"terms go on rising after the faults: none lasted {_QUIET_S:g} s in {_QUIET_TRIES} tries"]
+
+    async def _term(self) -> int | None:
+        return max((one["term"] for one in (await self.statuses()).values()), default=None)
+
+    async def status(self, node: str) -> dict[str, Any] | None:
+        """What a node says of the cluster; None if it does not answer."""
         try:
-            async with self._session.get(url) as answer:
+            async with self._session.get(f"{self._servers.urls[node]}/v1/cluster") as answer:
                 if answer.status != 200:
                     return None
                 value: dict[str, Any] = await answer.json()
@@ -105,13 +132,32 @@ class Watch:
         except (aiohttp.ClientError, TimeoutError, ValueError):
             return None
 
-    async def _is_ready(self, url: str) -> bool:
+    async def is_ready(self, name: str) -> bool:
+        """Whether a server says that it serves."""
         try:
-            async with self._session.get(url + "/readyz") as answer:
+            async with self._session.get(f"{self._servers.urls[name]}/readyz") as answer:
                 return answer.status == 200
         except (aiohttp.ClientError, TimeoutError):
             return False
 
+    async def clock_is_right(self, node: str) -> bool | None:
+        """Whether a node's wall clock is as far off as it was told. None if that cannot be told from outside."""
+        ahead_s = self._servers.clock(node)
+        if abs(ahead_s) < 2 * TOLERANCE_S:
+            return None
+        try:
+            async with self._session.get(f"{self._servers.urls[node]}/livez") as answer:
+                if ahead_s == self._servers.clock(node):
+                    return seems(answer.headers, ahead_s)
+        except (aiohttp.ClientError, TimeoutError):
+            pass
+        return None
 
-def _own(status: dict[str, Any], node: str) -> dict[str, Any]:
-    return next(member for member in status["members"] if member["id"] == node)
+
+def _own(status: dict[str, Any], node: str) -> dict[str, Any] | None:
+    return next((member for member in status["members"] if member["id"] == node), None)
+
+
+def _members(status: dict[str, Any]) -> list[str]:
+    """Those that vote; one that does not is marked."""
+    return sorted(one["id"] + ("?" if one["role"] == "learner" else "") for one in status["members"])

@@ -21,7 +21,7 @@ from raftfs.testing.nemesis.clients import Clients
 from raftfs.testing.nemesis.doors import Notes
 from raftfs.testing.nemesis.machine import CannotRun, Claim, check_machine, clean_up
 from raftfs.testing.nemesis.network import Network
-from raftfs.testing.nemesis.servers import FRONTEND, NODE_OPTIONS, Servers
+from raftfs.testing.nemesis.servers import FRONTENDS, NODE_OPTIONS, Servers
 from raftfs.testing.nemesis.trial import Report, Trial
 from raftfs.testing.powercut.disk import PowerDisk, check_fuse
 
@@ -64,7 +64,7 @@ def run(options: Options) -> Report:
     folder.mkdir(parents=True, exist_ok=True)
     disks = {name: PowerDisk(claim.folder / name, folder / "disks" / name, f"{options.seed}/{name}") for name in NODES}
     try:
-        network = Network(claim.run, [*NODES, FRONTEND])
+        network = Network(claim.run, [*NODES, *FRONTENDS])
         network.up()
         with network.enter_hub():
             places = {name: disk.folder for name, disk in disks.items()}
@@ -113,9 +113,7 @@ async def _run(options: Options, servers: Servers, disks: dict[str, PowerDisk]) 
 
 class _Run(Trial):
     def __init__(self, options: Options, servers: Servers, disks: dict[str, PowerDisk]) -> None:
-        super().__init__(
-            Report(options.seed, 0, len(NODES)), servers, Clients(servers.urls, options.seed, options.clients)
-        )
+        super().__init__(Report(options.seed, 0, len(NODES)), servers, Clients(servers, options.seed, options.clients))
         self._options, self._disks = options, disks
         self._dice = random.Random(f"powercut/{options.seed}")
         self._began_s = time.monotonic()
@@ -126,7 +124,8 @@ class _Run(Trial):
         """The power goes during the first start, again and again."""
         for disk in self._disks.values():
             await asyncio.to_thread(disk.power_on)
-        self.servers.start(FRONTEND)
+        for frontend in FRONTENDS:
+            self.servers.start(frontend)
         for _ in range(_BIRTHS):
             await self._arm(NODES, _BIRTH_CHANGES_MAX)
             await self._start(NODES)
@@ -207,7 +206,7 @@ class _Run(Trial):
         await asyncio.to_thread(self._power_cycle, names)
         self._done[kind] += 1
         for name in names:
-            if (term := _term_on(self._disks[name].tree)) < (told := self.watch.told.get(name, -1)):
+            if (term := _term_on(self._disks[name].tree)) < (told := self.watch.told(name)):
                 self.watch.odd.append(f"{name} was in term {told}, and after the cut its disk says {term}")
         fates = []
         for name in names:
