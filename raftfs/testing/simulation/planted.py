@@ -154,12 +154,12 @@ def _guard(guard: type[Guard], *, harm: tuple[str, ...] = ()) -> Plant:
 
 
 PLANTS: Final[dict[str, Planted]] = {
-    "acknowledgements before durability": Planted(_guard(AcksBeforeDurable), 39, "leader completeness"),
+    "acknowledgements before durability": Planted(_guard(AcksBeforeDurable), 88, "leader completeness"),
     "removal of what matches": Planted(
         _guard(CutsWhatMatches, harm=("break_wire", "lose_power", "kill")), 50, "liveness"
     ),
     "every acknowledgement counts": Planted(
-        _guard(CountsEveryAck, harm=("lose_power", "restart_all")), 61, "leader completeness"
+        _guard(CountsEveryAck, harm=("lose_power", "restart_all")), 200, "leader completeness"
     ),
     "no loyalty to a live leader": Planted(Plant(Parts(engine=DisloyalEngine)), 2, "loyalty"),
     "application before durability": Planted(
