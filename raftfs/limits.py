@@ -69,6 +69,7 @@ PROPOSALS_WAITING_BYTES_MAX: Final = 64 * 1024 * 1024
 ENTRIES_IN_FLIGHT_MAX: Final = 4
 APPEND_MESSAGE_BYTES_MAX: Final = 4 * 1024 * 1024
 PEER_BYTES_IN_FLIGHT_MAX: Final = 8 * 1024 * 1024
+PEER_ENTRIES_IN_FLIGHT_MAX: Final = 512  # reading them, to a member that catches up, must not hold up the leader's loop
 JOURNAL_SEGMENT_BYTES: Final = 64 * 1024 * 1024
 JOURNAL_SEGMENTS_KEPT: Final = 4  # what the log keeps for members that were away for a while
 SNAPSHOT_PIECE_BYTES: Final = 4 * 1024 * 1024
@@ -76,6 +77,8 @@ SNAPSHOT_COPY_S_MAX: Final = 600.0
 SNAPSHOT_IDLE_S_MAX: Final = 60.0  # a copy that nobody reads from for this long is deleted
 SNAPSHOT_RETRY_S: Final = 1.0
 JOURNAL_TAIL_BYTES_MAX: Final = 16 * 1024 * 1024
+STATE_HANG_TIMES_MAX: Final = 4  # as long as that, so many times, may the state machine take for one call
+DISK_HANG_TIMEOUTS_MAX: Final = 1  # maximal election timeouts that a write of the log may take
 
 # Peer port.
 PEER_FRAME_BYTES_MAX: Final = 8 * 1024 * 1024

@@ -20,13 +20,16 @@ from pysyncobj.node import Node
 
 from raftfs.config import RaftTimes
 from raftfs.consensus import messages as m
+from raftfs.consensus.disk import DiskWatch
 from raftfs.consensus.elections import Elections
 from raftfs.consensus.guard import COMMANDS, Guard
 from raftfs.consensus.journal import Journal
 from raftfs.consensus.membership import Configuration, check_step, decode_configuration, encode_configuration
 from raftfs.consensus.rejoin import Mark, Rejoin
 from raftfs.errors import ConfigError
-from raftfs.limits import APPEND_MESSAGE_BYTES_MAX
+from raftfs.limits import APPEND_MESSAGE_BYTES_MAX, DISK_HANG_TIMEOUTS_MAX
+
+log = logging.getLogger(__name__)
 
 VERSION: Final = "0.3.17"
 
@@ -99,6 +102,11 @@ class Engine:
             follower=self, emit=emit, clock=clock, patience_s=4 * times.heartbeat_ms / 1000,
             mark=mark or Mark(), rng=rng,
         )  # fmt: skip
+        self.stands = True  # whether this node may stand for election, as far as its owner knows
+        self._emit, self._clock = emit, clock
+        self._patience_s = DISK_HANG_TIMEOUTS_MAX * times.election_timeout_ms_max / 1000
+        self.disk = DiskWatch(journal=journal, patience_s=self._patience_s, clock=clock)
+        self._yielded_s = float("-inf")
         self._take_members()
         self.follow()
 
@@ -180,6 +188,7 @@ class Engine:
             self.follow()
 
     def tick(self) -> None:
+        self._mind_disk()
         if self.takes_part:
             self.elections.tick()
         self.guard.resume()
@@ -209,6 +218,26 @@ class Engine:
         self._raft.transferLeadership(Node(to), lambda _result, reason: answers.append(reason))
         return answers == [FAIL_REASON.SUCCESS]
 
+    def _mind_disk(self) -> None:
+        """A node without room, or whose disk hangs, does not stand for election, and as leader asks another one to
+        take over: the others hold its entries."""
+        self.disk.tick(self._held_by_others() if self.is_leader else 0)
+        self.elections.stands = self.stands and self.is_voter and self.disk.may_lead
+        due = self._clock() - self._yielded_s >= self._patience_s
+        if self.is_leader and due and (self.disk.full or self.disk.should_yield):
+            self._yielded_s = self._clock()
+            if not self.transfer() and self.disk.should_yield:
+                # None has all that waits for our disk. Whoever has the most has all that can be committed.
+                best = max(self.peers, key=lambda peer: self.guard.match_index(peer) or 0)
+                log.warning("the disk does not keep up with the others': handing over to %s", best)
+                self._emit(best, m.TimeoutNow(self.term))
+
+    def _held_by_others(self) -> int:
+        """The index up to which a majority holds the log durably that this node is not part of; 0 if there is none."""
+        majority = (len(self.peers) + 1) // 2 + 1
+        matches = sorted((self.guard.match_index(peer) or 0 for peer in self.peers), reverse=True)
+        return matches[majority - 1] if majority <= len(matches) else 0
+
     def propose(self, data: bytes) -> int | None:
         """Append an entry if this node leads; its index, or None. Whether it will be committed is open."""
         return self._append(bytes([COMMANDS]) + data)
@@ -219,8 +248,12 @@ class Engine:
         if not self.is_leader:
             return None
         self.check_change(new)
+        # PySyncObj sends an entry as soon as it is appended. Whoever is removed must not get this one: it would stand
+        # for no election any more, and with a longer log refuse the vote that is needed until the change is committed.
+        self.guard.dismiss(self.configuration.ids - new.ids)
         index = self._append(encode_configuration(new))
         self.follow()
+        self.guard.reopen()
         return index
 
     def check_change(self, new: Configuration) -> None:

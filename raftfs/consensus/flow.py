@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
-from raftfs.limits import PEER_BYTES_IN_FLIGHT_MAX
+from raftfs.limits import PEER_BYTES_IN_FLIGHT_MAX, PEER_ENTRIES_IN_FLIGHT_MAX
 
 
 @dataclass(slots=True)
@@ -42,7 +42,7 @@ class Flow:
 
     @property
     def has_room(self) -> bool:
-        return self._unacked_bytes < PEER_BYTES_IN_FLIGHT_MAX
+        return self._unacked_bytes < PEER_BYTES_IN_FLIGHT_MAX and len(self._unacked) < PEER_ENTRIES_IN_FLIGHT_MAX
 
     def sent(self, index: int, size: int) -> None:
         self.sent_index = index

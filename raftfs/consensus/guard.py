@@ -151,6 +151,16 @@ class Guard(Transport):  # type: ignore[misc]  # PySyncObj has no types
         for peer in moved & self._linked:
             self._open(peer)
 
+    def dismiss(self, peers: frozenset[str]) -> None:
+        """Send nothing to these any more, until ``reopen``."""
+        for peer in peers:
+            self._shut(peer)
+
+    def reopen(self) -> None:
+        """Send again to all that are members still."""
+        for peer in (self._voters | self._learners) & self._linked - self._flows.keys():
+            self._open(peer)
+
     def _open(self, peer: str) -> None:
         if peer in self._voters:
             self._flows[peer] = Flow()
@@ -200,17 +210,18 @@ class Guard(Transport):  # type: ignore[misc]  # PySyncObj has no types
         if flow is None:
             return
         flow.enter_term(message["term"])
+        # A voter that is alone commits without asking anybody, also what is not durable here: rule 1 for its learners.
+        commit = self._durable(message["commit_index"])
         if "prevLogIdx" not in message:
             # PySyncObj believes that the peer needs what is cut off. Its snapshots are never used, so leave its loop;
             # the peer is asked whether it has our first entry.
-            self._ask_for_first(peer, flow, message["commit_index"])
+            self._ask_for_first(peer, flow, commit)
             return self._pause(peer, flow)
         prev, entries = message["prevLogIdx"], message["entries"]
         last = prev + len(entries)
         if flow.sent_index:
             prev = flow.sent_index
         taken = self._take(flow, prev, last)
-        commit = message["commit_index"]
         if not taken and not self._heartbeat_due(flow, commit):
             if last > prev:
                 self._pause(peer, flow)

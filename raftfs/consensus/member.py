@@ -107,7 +107,6 @@ class Consensus:
         self._transferring = False
         self._held_index: int | None = None
         self._full: set[str] = set()  # what has no room on the disk: "log", "state"
-        self._gave_up_s = float("-inf")
         self._writing: asyncio.Task[None] | None = None
         self._apply_wanted = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -329,10 +328,10 @@ class Consensus:
         if self.failed.done():
             return
         try:
+            self._engine.disk.full, self._engine.stands = bool(self._full), self._roster.formed
             self._engine.tick()
             self._engine.rejoin.tick(self.applied_index)
             self._watch_leader()
-            self._yield_if_full()
             self._check_identities()
             if self._engine.is_leader:
                 if not self._transferring and self._all_known():
@@ -398,15 +397,6 @@ class Consensus:
         self._full.add(what)
         self._ask_turn()
 
-    def _yield_if_full(self) -> None:
-        """A node without room does not stand for election, and as leader asks another one to take over: the others
-        hold its entries, and may have room."""
-        self._engine.elections.stands = not self._full and self._engine.is_voter and self._roster.formed
-        due = self._clock() - self._gave_up_s >= _DISK_FULL_RETRY_S
-        if self._full and self._engine.peers and self._engine.is_leader and due:
-            self._gave_up_s = self._clock()
-            self._engine.transfer()
-
     # --- identities ----------------------------------------------------------------------------------------------
 
     def _check_identities(self) -> None:
@@ -444,6 +434,7 @@ class Consensus:
                         continue
                     self._applied(entries[: len(results)], results)
                     await self._cut_log()
+                    self._engine.disk.applying_since_s = None
             except Exception as error:
                 return self._fail(error)
 

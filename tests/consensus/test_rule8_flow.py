@@ -5,7 +5,7 @@ from __future__ import annotations
 from pysyncobj import FAIL_REASON
 
 from raftfs.consensus import messages as m
-from raftfs.limits import COMMAND_BYTES_MAX, ENTRY_BYTES_MAX, PEER_BYTES_IN_FLIGHT_MAX
+from raftfs.limits import COMMAND_BYTES_MAX, ENTRY_BYTES_MAX, PEER_BYTES_IN_FLIGHT_MAX, PEER_ENTRIES_IN_FLIGHT_MAX
 
 from .guarded_cluster import GuardedCluster, GuardedMaker
 from .plain_cluster import DiskJournal, PlainCluster, PlainMaker, Proposal
@@ -145,6 +145,26 @@ def test_raftfs_bounds_what_is_in_flight_to_a_follower_that_does_not_answer(guar
     network.release("a", "b")
     cluster.run(1.0)
     assert cluster.values("b") == cluster.values("a")
+
+
+def test_raftfs_sends_a_long_log_of_small_entries_in_parts(guarded: GuardedMaker) -> None:
+    """Thousands of entries fit into the bytes in flight; reading them all at once would hold up the leader's loop."""
+    cluster = guarded()
+    cluster.elect("a")
+    cluster.network.isolate("c")
+    count = 4 * PEER_ENTRIES_IN_FLIGHT_MAX
+    for number in range(count):
+        cluster.put("a", str(number))
+    cluster.run(0.5)
+    cluster.network.connect("a", "c")
+    cluster.network.hold("a", "c")
+    cluster.run(0.5)
+    waiting = [m.decode(raw) for raw in cluster.network.in_flight("a", "c")]
+    in_flight = sum(len(message.entries) for message in waiting if isinstance(message, m.Append))
+    assert 0 < in_flight <= PEER_ENTRIES_IN_FLIGHT_MAX
+    cluster.network.release_all()
+    cluster.run(2)
+    assert len(cluster.values("c")) == count
 
 
 def test_raftfs_answers_at_once_over_links_that_take_no_time(guarded: GuardedMaker) -> None:

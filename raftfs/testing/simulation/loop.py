@@ -151,6 +151,8 @@ class Process:
     def _job_s(self) -> float:
         rng = self.rng
         stall = rng.uniform(0.05, 0.4) if rng.random() < 0.005 else 0.0
+        if stall > 0.37:
+            stall *= 20  # a disk that hangs for longer than a leader may wait for it
         return rng.uniform(0.0001, 0.002) * self.slowness + stall
 
     def _end_job(self, number: int) -> None:

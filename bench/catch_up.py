@@ -1,0 +1,111 @@
+"""A follower that is far behind comes back: how long it takes, and what it does to the latency of everybody's writes.
+
+One follower is killed, and small files are written until it lacks so many entries of the log, which are cut off by
+then. It is started again under a steady load through the frontend, whose latencies are told apart by phase. All
+processes share this machine's cores and disk: what is measured is what a machine feels that does all of it at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from bench import load
+from bench.machine import MIB, print_header, scratch, syncs_per_second
+from raftfs.testing import LocalCluster
+
+_SIZE_BYTES = 4096
+_SMALL_BYTES = 64
+_SEGMENT_BYTES = MIB  # a short log, so that what the follower lacks is cut off
+_POLL_S = 0.05
+_SHARES = (0.5, 0.9, 0.99, 1.0)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--entries", type=int, default=100_000, help="of the log that the follower lacks")
+    parser.add_argument("--rate", type=float, default=100, help="writes a second of the steady load (default 100)")
+    parser.add_argument("--clients", type=int, default=16)
+    parser.add_argument("--seconds", type=float, default=20, help="of each phase but the catching up itself")
+    parser.add_argument("--dir", type=Path, help="a directory on the disk to use")
+    options = parser.parse_args()
+    print_header()
+    with scratch(options.dir) as dir:
+        print(f"fdatasync of {_SIZE_BYTES} bytes: {1000 / syncs_per_second(dir, _SIZE_BYTES):.2f} ms")
+        with LocalCluster(nodes=3, dir=dir / "cluster", journal_segment_bytes=_SEGMENT_BYTES) as cluster:
+            _measure(cluster, options)
+
+
+def _measure(cluster: LocalCluster, options: argparse.Namespace) -> None:
+    steady = {"clients": options.clients, "size_bytes": _SIZE_BYTES, "rate": options.rate}
+    leader = cluster.leader()
+    away = next(node for node in cluster.nodes if node != leader)
+    with load.running(cluster.url, **steady) as all_three:
+        time.sleep(options.seconds)
+    cluster.kill(away)
+    index = _index(cluster)
+    with load.running(cluster.url_of(leader), clients=2 * options.clients, size_bytes=_SMALL_BYTES):
+        while (behind := _index(cluster) - index) < options.entries:
+            time.sleep(_POLL_S)
+    begins = _first_segment(cluster, leader)
+    assert begins > 1, "nothing was cut off the log"
+    print(
+        f"{away} lacks {behind} entries; the log of {leader} begins at its segment {begins}, its database has "
+        f"{(cluster.data_dir(leader) / 'state.db').stat().st_size / 1e6:.0f} MB"
+    )
+    with load.running(cluster.url, **steady) as writers:
+        marks = [time.monotonic()]
+        time.sleep(options.seconds)
+        marks.append(time.monotonic())
+        cluster.start(away, wait=False)
+        while not _is_level(cluster, away):
+            time.sleep(_POLL_S)
+        marks.append(time.monotonic())
+        time.sleep(options.seconds)
+        marks.append(time.monotonic())
+    installed = "installing the snapshot" in cluster.log_tail(away, 10_000)
+    assert installed, f"{away} caught up without a snapshot"
+    print(f"{away} was started, got a copy of the database and the log after it, and was level after "
+          f"{marks[2] - marks[1]:.1f} s; load of the machine {os.getloadavg()[0]:.1f}")  # fmt: skip
+    parts = [writers.result.part(*span) for span in itertools.pairwise(marks)]
+    print(f"| {options.rate:.0f} writes a second of {_SIZE_BYTES} bytes | writes | p50 | p90 | p99 | max |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    _print_row("all three there, an empty store", all_three.result)
+    for what, part in zip(("one away", "while it catches up", "afterwards"), parts, strict=True):
+        _print_row(what, part)
+    print(f"not acknowledged: {all_three.result.errors + writers.result.errors}")
+
+
+def _print_row(what: str, part: load.Load) -> None:
+    figures = " | ".join(f"{part.latency_s(share) * 1000:.1f} ms" for share in _SHARES)
+    print(f"| {what} | {part.count} | {figures} |")
+
+
+def _status(cluster: LocalCluster) -> dict[str, Any]:
+    with urllib.request.urlopen(f"{cluster.url}/v1/cluster", timeout=10) as answer:
+        value: dict[str, Any] = json.load(answer)
+    return value
+
+
+def _index(cluster: LocalCluster) -> int:
+    return int(_status(cluster)["applied_index"])
+
+
+def _is_level(cluster: LocalCluster, node: str) -> bool:
+    """Whether a node has applied all that is committed, and lacks no chunk."""
+    member = next(member for member in _status(cluster)["members"] if member["id"] == node)
+    return bool(member["lag"] == 0 and member["missing_chunks"] == 0)
+
+
+def _first_segment(cluster: LocalCluster, node: str) -> int:
+    return min(int(path.stem) for path in (cluster.data_dir(node) / "journal").glob("*.segment"))
+
+
+if __name__ == "__main__":
+    main()
