@@ -224,13 +224,14 @@ class Engine:
         self.disk.tick(self._held_by_others() if self.is_leader else 0)
         self.elections.stands = self.stands and self.is_voter and self.disk.may_lead
         due = self._clock() - self._yielded_s >= self._patience_s
-        if self.is_leader and due and (self.disk.full or self.disk.should_yield):
+        if self.is_leader and self.peers and due and (self.disk.full or self.disk.should_yield):
             self._yielded_s = self._clock()
             if not self.transfer() and self.disk.should_yield:
                 # None has all that waits for our disk. Whoever has the most has all that can be committed.
                 best = max(self.peers, key=lambda peer: self.guard.match_index(peer) or 0)
-                log.warning("the disk does not keep up with the others': handing over to %s", best)
-                self._emit(best, m.TimeoutNow(self.term))
+                if (self.guard.match_index(best) or 0) >= self.commit_index:
+                    log.warning("the disk does not keep up with the others': handing over to %s", best)
+                    self._emit(best, m.TimeoutNow(self.term))
 
     def _held_by_others(self) -> int:
         """The index up to which a majority holds the log durably that this node is not part of; 0 if there is none."""

@@ -102,3 +102,14 @@ def test_a_node_whose_disk_hangs_does_not_stand(guarded: GuardedMaker) -> None:
     cluster.crash("a")
     cluster.run(0.5, STEP_S)
     assert leaders(cluster) == ["b"]
+
+
+def test_a_leader_whose_state_machine_hangs_hands_over_if_there_is_somebody(guarded: GuardedMaker) -> None:
+    for names in ("a", "abc"):
+        cluster = guarded(names)
+        cluster.elect("a")
+        cluster.run(0.2, STEP_S)
+        cluster.nodes["a"].engine.disk.applying_since_s = cluster.clock()
+        cluster.run(6, STEP_S)
+        assert len(leaders(cluster)) == 1
+        assert cluster.is_leader("a") == (names == "a")
