@@ -26,6 +26,7 @@ from raftfs.consensus import messages as m
 from raftfs.consensus.flow import Flow
 from raftfs.consensus.journal import Journal
 from raftfs.consensus.membership import decode_configuration
+from raftfs.consensus.segments import DATA_BYTES_MAX
 from raftfs.limits import APPEND_MESSAGE_BYTES_MAX
 
 log = logging.getLogger(__name__)
@@ -349,8 +350,7 @@ class Guard(Transport):  # type: ignore[misc]  # PySyncObj has no types
             if not term <= entry.term <= message.term:
                 raise m.ProtocolViolation(f"entry of term {entry.term} after {term} from a leader of {message.term}")
             term = entry.term
-            if entry.data != NO_OP and entry.data[:1] != bytes([COMMANDS]):
-                _check_configuration(entry.data)
+            _check_data(entry.data)
 
     def _matches(self, index: int, term: int) -> bool:
         """Whether our log has that entry. What is committed equals every leader's log (leader completeness)."""
@@ -487,6 +487,13 @@ class Guard(Transport):  # type: ignore[misc]  # PySyncObj has no types
 
     def _deliver(self, peer: str, **message: Any) -> None:
         self._onMessageReceived(self._node(peer), message)
+
+
+def _check_data(data: bytes) -> None:
+    if len(data) > DATA_BYTES_MAX:
+        raise m.ProtocolViolation(f"entry of {len(data)} bytes: it could not be read back")
+    if data != NO_OP and data[:1] != bytes([COMMANDS]):
+        _check_configuration(data)
 
 
 def _check_configuration(data: bytes) -> None:

@@ -27,6 +27,7 @@ from raftfs.consensus.leaderwatch import LEADERLESS_S_MAX, LeaderWatch
 from raftfs.consensus.membership import Configuration
 from raftfs.consensus.parts import Applier, ConsensusStatus, Entry, LogSizes, Parts, PeerStatus, decode_entry
 from raftfs.consensus.peers import Callbacks, PeerTransport
+from raftfs.consensus.proposals import check_batches
 from raftfs.consensus.rejoin import Mark
 from raftfs.consensus.roster import Roster
 from raftfs.consensus.turns import Turns
@@ -299,6 +300,8 @@ class Consensus:
             elif isinstance(message, m.ReadIndexAnswer):
                 self._barriers.receive_answer(peer, message)
             else:
+                if isinstance(message, m.Append):
+                    check_batches(message)
                 self._engine.receive(peer, message)
         except m.ProtocolViolation:
             raise

@@ -13,6 +13,7 @@ from typing import Final
 
 import msgspec
 
+from raftfs.decoding import UNDECODABLE
 from raftfs.limits import MEMBERS_MAX
 
 CONFIGURATION: Final = 0x11
@@ -75,7 +76,7 @@ def decode_configuration(data: bytes) -> Configuration:
         raise ValueError(f"an entry of type {data[:1]!r} holds no configuration")
     try:
         found = _decoder.decode(data[1:])
-    except msgspec.MsgspecError as error:
+    except UNDECODABLE as error:
         raise ValueError(f"not a configuration: {error}") from None
     if len(found.ids) != len(found.members) or len(found.members) > MEMBERS_MAX or not found.voters:
         raise ValueError(f"{len(found.members)} members, {len(found.voters)} of them vote: not a configuration")

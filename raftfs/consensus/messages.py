@@ -9,7 +9,14 @@ raises ``raftfs.versions.PROTOCOL_VERSION``, and is sent only to members whose g
 
 from __future__ import annotations
 
+from typing import Annotated, Final
+
 import msgspec
+
+COUNT_MAX: Final = 2**62
+"""No term, index or number comes near it. What does is refused before one more than it is too large for the disk."""
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=COUNT_MAX)]
 
 
 class ProtocolViolation(Exception):
@@ -17,28 +24,28 @@ class ProtocolViolation(Exception):
 
 
 class _Message(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    term: int
+    term: Count
 
 
 class WireEntry(msgspec.Struct, frozen=True, array_like=True):
-    term: int
+    term: Count
     data: bytes
 
 
 class Append(_Message, frozen=True):
     """AppendEntries. Index of the first entry is ``prev_index + 1``."""
 
-    seq: int
-    prev_index: int
-    prev_term: int
-    commit_index: int
+    seq: Count
+    prev_index: Count
+    prev_term: Count
+    commit_index: Count
     entries: list[WireEntry]
 
 
 class Behind(_Message, frozen=True):
     """The leader's log begins at ``first_index``, and the follower's does not reach it: only a snapshot helps."""
 
-    first_index: int
+    first_index: Count
 
 
 class AppendAck(_Message, frozen=True):
@@ -46,8 +53,8 @@ class AppendAck(_Message, frozen=True):
     the append did not fit, and the leader should go on from ``match_index + 1`` (a hint, nothing is verified). Without
     ``counts`` it only moves the flow on: it comes from a member that rejoins, and is part of no majority."""
 
-    seq: int
-    match_index: int
+    seq: Count
+    match_index: Count
     reset: bool
     counts: bool = True
 
@@ -55,16 +62,16 @@ class AppendAck(_Message, frozen=True):
 class VoteRequest(_Message, frozen=True):
     """``transfer``: the leader itself asked for this election, so that loyalty to it is no reason to refuse."""
 
-    last_log_index: int
-    last_log_term: int
+    last_log_index: Count
+    last_log_term: Count
     transfer: bool = False
 
 
 class PreVote(_Message, frozen=True):
     """Would you vote for this log in ``term`` (one above the asker's)? Changes nothing at either side."""
 
-    last_log_index: int
-    last_log_term: int
+    last_log_index: Count
+    last_log_term: Count
 
 
 class PreVoteGrant(_Message, frozen=True):
@@ -86,30 +93,30 @@ class StaleTerm(_Message, frozen=True):
 class Probe(_Message, frozen=True):
     """ReadIndex: the leader of ``term`` asks who still follows (or could follow) it."""
 
-    number: int
+    number: Count
 
 
 class ProbeAck(_Message, frozen=True):
-    number: int
+    number: Count
 
 
 class ReadIndexRequest(_Message, frozen=True):
     """A follower asks the leader for a read index; ``number`` comes back in the answer."""
 
-    number: int
+    number: Count
 
 
 class ReadIndexAnswer(_Message, frozen=True):
     """``index`` is None if the asked node is not (or no longer) the leader."""
 
-    number: int
-    index: int | None
+    number: Count
+    index: Count | None
 
 
 class RejoinQuestion(_Message, frozen=True):
     """A member that lost a part of its data asks for the other's term and, if it leads, for the end of its log."""
 
-    number: int
+    number: Count
 
 
 class RejoinAnswer(_Message, frozen=True):
@@ -117,10 +124,10 @@ class RejoinAnswer(_Message, frozen=True):
     ``last_index``: of the log, None if the asked member does not lead. ``commit_index``: None, too, as long as the
     leader cannot know that it is current."""
 
-    number: int
+    number: Count
     sure: bool
-    last_index: int | None
-    commit_index: int | None
+    last_index: Count | None
+    commit_index: Count | None
 
 
 Message = (

@@ -27,6 +27,7 @@ from raftfs.consensus.frames import Connection
 from raftfs.consensus.membership import Configuration
 from raftfs.consensus.roster import Roster
 from raftfs.consensus.rpc import BulkClient, BulkServer, Handler
+from raftfs.decoding import UNDECODABLE
 from raftfs.errors import Unavailable
 from raftfs.limits import PEER_CONNECTIONS_MAX, PEER_FRAME_BYTES_MAX, PEER_HELLO_S_MAX
 
@@ -252,7 +253,7 @@ class PeerTransport:
     def _greeted(self, connection: Connection, frame: bytes) -> None:
         try:
             hello = msgspec.msgpack.decode(frame, type=Hello)
-        except msgspec.MsgspecError:
+        except UNDECODABLE:
             log.warning("closed a connection to the peer port from %s: no greeting", connection.extra("peername"))
             connection.abort()
             return
@@ -309,7 +310,7 @@ class PeerTransport:
     def _raft_frame(self, connection: Connection, peer: str, raw: bytes) -> None:
         try:
             message = m.decode(raw)
-        except msgspec.MsgspecError as error:
+        except UNDECODABLE as error:
             log.warning("closed the connection from %s: not a Raft message: %s", peer, error)
             connection.abort()
             return
@@ -368,7 +369,7 @@ class PeerTransport:
                 )  # fmt: skip
                 connection.send(msgspec.msgpack.encode(hello))
                 welcome = msgspec.msgpack.decode(await _uncancelled(welcomed), type=Welcome)
-        except (OSError, ssl.SSLError, TimeoutError, msgspec.MsgspecError) as error:
+        except (OSError, ssl.SSLError, TimeoutError, *UNDECODABLE) as error:
             log.debug("cannot reach member %s at %s:%d: %s", peer.id, host, port, error)
             connection.abort()
             return None

@@ -15,6 +15,8 @@ from typing import Any
 
 import msgspec
 
+from raftfs.consensus.guard import COMMANDS
+from raftfs.consensus.messages import Append, ProtocolViolation
 from raftfs.errors import NotLeader, Outcome, Overloaded, RaftfsError, Unavailable, UnknownOutcome
 from raftfs.limits import (
     BATCH_COMMANDS_MAX,
@@ -34,6 +36,16 @@ def encode_batch(commands: Sequence[bytes]) -> bytes:
 def decode_batch(data: bytes) -> list[bytes]:
     """Raises msgspec.MsgspecError if it is not a batch."""
     return _batch_decoder.decode(data)
+
+
+def check_batches(message: Append) -> None:
+    """Raises ProtocolViolation if entries could not be taken apart again: every member would stop at them."""
+    for entry in message.entries:
+        if entry.data[:1] == bytes([COMMANDS]):
+            try:
+                decode_batch(entry.data[1:])
+            except msgspec.MsgspecError as error:
+                raise ProtocolViolation(f"entry that is no batch of commands: {error}") from None
 
 
 class _Proposal:

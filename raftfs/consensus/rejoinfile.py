@@ -13,6 +13,7 @@ import msgspec
 
 from raftfs import fsync
 from raftfs.consensus.rejoin import STAGES, Mark, Stage
+from raftfs.decoding import UNDECODABLE
 from raftfs.errors import CorruptData
 
 NAME: Final = "rejoin.json"
@@ -35,7 +36,7 @@ class RejoinFile(Mark):
         if self._path.exists():
             try:
                 self.content = msgspec.json.decode(self._path.read_bytes(), type=Content)
-            except msgspec.MsgspecError as error:
+            except UNDECODABLE as error:
                 raise CorruptData(f"{self._path} is damaged at offset 0: {error}") from error
         super().__init__(None if self.content is None else self.content.stage)
 

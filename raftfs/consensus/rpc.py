@@ -15,6 +15,7 @@ import msgspec
 
 from raftfs import errors
 from raftfs.consensus.frames import Connection
+from raftfs.decoding import UNDECODABLE
 
 log = logging.getLogger(__name__)
 
@@ -68,9 +69,14 @@ class BulkClient:
             if not future.done():
                 future.set_exception(errors.Unavailable(f"the connection to member {self._peer} broke"))
 
-    def _frame(self, _connection: Connection, raw: bytes) -> None:
-        header, payload = _split(raw)
-        answer = msgspec.msgpack.decode(header, type=_Answer)
+    def _frame(self, connection: Connection, raw: bytes) -> None:
+        try:
+            header, payload = _split(raw)
+            answer = msgspec.msgpack.decode(header, type=_Answer)
+        except (*UNDECODABLE, ValueError):
+            log.warning("closed the bulk connection to %s: not an answer", self._peer)
+            connection.abort()
+            return
         future = self._asked.get(answer.number)
         if future is None or future.done():
             return
@@ -93,7 +99,7 @@ class BulkServer:
         try:
             header, payload = _split(raw)
             ask = msgspec.msgpack.decode(header, type=_Ask)
-        except (msgspec.MsgspecError, ValueError):
+        except (*UNDECODABLE, ValueError):
             log.warning("closed the bulk connection from %s: not a request", peer)
             connection.abort()
             return

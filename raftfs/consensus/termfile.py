@@ -22,6 +22,7 @@ import google_crc32c
 import msgspec
 
 from raftfs import fsync
+from raftfs.decoding import UNDECODABLE
 from raftfs.errors import CorruptData
 
 _SLOT_BYTES: Final = 4096  # one slot a page: a torn page hits one slot at most
@@ -118,7 +119,7 @@ class TermFile:
             return None
         try:
             return msgspec.msgpack.decode(body, type=Vote)
-        except msgspec.MsgspecError:
+        except UNDECODABLE:
             return None
 
 

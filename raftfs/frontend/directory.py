@@ -14,6 +14,7 @@ from typing import Final
 
 import msgspec
 
+from raftfs.decoding import UNDECODABLE
 from raftfs.errors import Unavailable
 from raftfs.frontend.upstream import ATTEMPT_ERRORS, Upstream
 from raftfs.limits import NODE_REST_S_MAX, NODE_REST_S_MIN, NODES_KNOWN_MAX, PROBE_S_MAX, RECOVERY_TERMS, ROUNDS_S_MIN
@@ -203,7 +204,7 @@ class Directory:
     async def _ask(self, url: str) -> LeaderAnswer | None:
         try:
             answer = _decode(await self._upstream.ask(url, LEADER_TARGET, timeout_s=PROBE_S_MAX))
-        except (*ATTEMPT_ERRORS, Unavailable, msgspec.DecodeError) as error:
+        except (*ATTEMPT_ERRORS, Unavailable, *UNDECODABLE) as error:
             log.debug("%s did not say who leads: %s", url, error)
             return None
         for member in answer.members:

@@ -119,7 +119,7 @@ class Forwarder:
             size = answer.content_length
             if call.method != "HEAD" and size is not None and size <= INLINE_BYTES_MAX:
                 return await _whole(answer)
-            response = web.StreamResponse(status=answer.status, reason=answer.reason, headers=answer_headers(answer))
+            response = web.StreamResponse(status=answer.status, headers=answer_headers(answer))
             await response.prepare(call.request)
             async for piece in answer.content.iter_any():
                 async with asyncio.timeout(BODY_IDLE_S_MAX):
@@ -337,8 +337,8 @@ async def _whole(answer: aiohttp.ClientResponse) -> web.Response:
     headers = answer_headers(answer)
     if answer.method != "HEAD":
         headers.popall("Content-Length", None)
-        return web.Response(body=body, status=answer.status, reason=answer.reason, headers=headers)
-    return web.Response(status=answer.status, reason=answer.reason, headers=headers)
+        return web.Response(body=body, status=answer.status, headers=headers)
+    return web.Response(status=answer.status, headers=headers)
 
 
 def _check_hops(call: Call) -> None:

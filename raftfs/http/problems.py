@@ -41,7 +41,8 @@ def problem_response(
         "type": f"urn:raftfs:problem:{error.code}",
         "title": error.title,
         "status": status,
-        "detail": error.detail,
+        # It may quote a header that is no UTF-8.
+        "detail": error.detail.encode("utf-8", "backslashreplace").decode(),
         "code": error.code,
     }
     # HEAD has no body, so the code travels in a header as well.

@@ -15,7 +15,7 @@ from typing import Any, Protocol, Self
 
 from aiohttp import StreamReader, web
 from aiohttp.abc import AbstractStreamWriter
-from aiohttp.http import RawRequestMessage
+from aiohttp.http import HttpVersion10, HttpVersion11, RawRequestMessage
 from aiohttp.http_exceptions import LineTooLong
 
 from raftfs.config import split_address
@@ -27,6 +27,9 @@ from raftfs.http.problems import problem_response
 from raftfs.limits import HEADER_LINE_BYTES_MAX, HEADERS_MAX, HTTP_CONNECTIONS_MAX, KEEP_ALIVE_S, LINGER_S_MAX
 
 log = logging.getLogger(__name__)
+
+_VERSIONS = (HttpVersion10, HttpVersion11)
+_FOREIGN = web.RequestKey("foreign", bool)
 
 
 class App(Protocol):
@@ -96,6 +99,8 @@ class HttpServer:
 
     async def _answer(self, call: Call) -> web.StreamResponse:
         try:
+            if call.request.get(_FOREIGN):
+                raise InvalidRequest("this is not HTTP/1.1: the request line names another version, or none")
             call.resolve()
             return await self._app.respond(call)
         except RaftfsError as error:
@@ -152,7 +157,12 @@ class _Server(web.Server):
     ) -> web.BaseRequest:  # fmt: skip
         assert isinstance(protocol, _RequestHandler)
         protocol.current_body = payload
-        return web.BaseRequest(message, payload, protocol, writer, task, asyncio.get_running_loop())
+        foreign = message.version not in _VERSIONS
+        if foreign:  # aiohttp would answer in the version of the request, whatever that is
+            message = message._replace(version=HttpVersion11, should_close=True)
+        request = web.BaseRequest(message, payload, protocol, writer, task, asyncio.get_running_loop())
+        request[_FOREIGN] = foreign
+        return request
 
     def __call__(self) -> web.RequestHandler:
         return _RequestHandler(

@@ -12,6 +12,7 @@ import msgspec
 from raftfs import limits
 from raftfs.config import NodeConfig
 from raftfs.consensus import MemberRecord
+from raftfs.decoding import UNDECODABLE
 from raftfs.errors import RaftfsError
 from raftfs.models import ClusterStatus, FormatRange, LeaderRef, Member, Role
 from raftfs.service.ports import ConsensusPort, TransportPort
@@ -129,7 +130,7 @@ class Cluster:
         try:
             answer = await self._transport.request(peer, "status", b"", timeout_s=limits.STATUS_S_MAX)
             return _decoder.decode(answer)
-        except (RaftfsError, msgspec.DecodeError):
+        except (RaftfsError, *UNDECODABLE):
             return None
 
     def ready(self) -> list[tuple[str, bool, str]]:

@@ -13,6 +13,7 @@ import msgspec
 
 from raftfs import fsync
 from raftfs.config import NodeConfig
+from raftfs.decoding import UNDECODABLE
 from raftfs.errors import ConfigError, CorruptData
 
 _IDENTITY: Final = "node.json"
@@ -66,7 +67,7 @@ def read_identity(data_dir: Path) -> Identity | None:
         return None
     try:
         stored = msgspec.json.decode(path.read_bytes(), type=_Stored)
-    except msgspec.MsgspecError as error:
+    except UNDECODABLE as error:
         raise CorruptData(f"{path} is damaged: {error}") from error
     identity = Identity(stored.uuid, stored.id, stored.cluster_id)
     if stored != _Stored.of(identity):

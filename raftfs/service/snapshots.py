@@ -13,13 +13,15 @@ import logging
 import os
 import shutil
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 from blake3 import blake3
 
 from raftfs import fsync, limits
 from raftfs.consensus import NO_OP, Journal
-from raftfs.errors import CorruptData, DataTooNew, NotFound, RaftfsError
+from raftfs.decoding import UNDECODABLE
+from raftfs.errors import CorruptData, DataTooNew, InvalidRequest, NotFound, RaftfsError
 from raftfs.service.ports import Clock, ConsensusPort, TransportPort
 from raftfs.service.workers import Background, Workers
 from raftfs.state import StateMachine, check_copy, copy_database
@@ -39,7 +41,7 @@ class _Copy(msgspec.Struct, frozen=True, array_like=True):
 
 class _Piece(msgspec.Struct, frozen=True, array_like=True):
     number: int
-    offset: int
+    offset: Annotated[int, msgspec.Meta(ge=0, le=2**62)]
 
 
 class _Ready(msgspec.Struct, frozen=True):
@@ -101,7 +103,10 @@ class SnapshotSource:
         return _Copy(number, applied.index, applied.term, path.stat().st_size, _digest(path))
 
     async def _on_read(self, peer: str, payload: bytes) -> bytes:
-        piece = _decode_piece(payload)
+        try:
+            piece = _decode_piece(payload)
+        except UNDECODABLE:
+            raise InvalidRequest("this does not say which piece of a copy") from None
         if self._copy is None or self._copy.number != piece.number:
             raise NotFound("this copy of the database is gone; ask for a new one")
         self._used_s = self._clock.monotonic()
@@ -162,7 +167,7 @@ class SnapshotFetcher:
             await self._workers.run(self._announce, path, copy)
         except DataTooNew as error:
             self.too_new = error
-        except (RaftfsError, OSError, msgspec.MsgspecError) as error:
+        except (RaftfsError, OSError, *UNDECODABLE) as error:
             # The leader says again that we are behind, and so this is tried again.
             log.warning("could not fetch a snapshot from %s: %s", leader, error)
             await asyncio.sleep(limits.SNAPSHOT_RETRY_S)
@@ -204,7 +209,7 @@ def install(data_dir: Path) -> bool:
     except FileNotFoundError:
         shutil.rmtree(folder, ignore_errors=True)  # it was not whole
         return False
-    except msgspec.MsgspecError as error:
+    except UNDECODABLE as error:
         raise CorruptData(f"{folder / 'ready.json'} is damaged: {error}; delete the folder {folder}") from error
     incoming, state = folder / "incoming.db", data_dir / "state.db"
     if incoming.exists() and not _is_undamaged(incoming, ready):

@@ -1,0 +1,383 @@
+"""What is fuzzed, each with its oracle: a context manager that gives a function from bytes to nothing. The function
+raises AssertionError if the parser did something that it must not do. Each takes the parser, so that a broken one can
+be handed in."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import random
+import struct
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from raftfs.chunks import ChunkStore
+from raftfs.client import answers
+from raftfs.config import NodeConfig
+from raftfs.consensus import frames, rpc
+from raftfs.consensus import messages as m
+from raftfs.consensus.guard import Guard, SafetyViolation
+from raftfs.consensus.journal import Journal
+from raftfs.consensus.termfile import TermFile
+from raftfs.decoding import UNDECODABLE
+from raftfs.errors import CorruptData, InvalidRequest, RaftfsError
+from raftfs.models import ClusterStatus, Entry, EntryList
+from raftfs.service import Service
+from raftfs.service.datadir import Identity, read_identity, write_identity
+from raftfs.state import Reader, StateMachine
+from raftfs.state.commands import encode
+from raftfs.testing.fakes import FakeConsensus, FakeLog, FakeNetwork, FakeTransport, ManualClock
+from raftfs.versions import FORMAT_VERSION
+from tests.consensus.guarded_cluster import GuardedCluster
+from tests.consensus.plain_cluster import virtual_engine
+
+from .seeds import JOURNAL_ENTRIES, VOTE, journal_files
+
+Check = Callable[[bytes], None]
+Target = Callable[..., AbstractContextManager[Check]]
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    memory = "/dev/shm" if Path("/dev/shm").is_dir() else None
+    with tempfile.TemporaryDirectory(dir=memory) as folder:
+        yield Path(folder)
+
+
+# --- the peer port -------------------------------------------------------------------------------------------------
+
+
+class _Wire(asyncio.Transport):
+    """A transport that goes nowhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.closed = False
+
+    def write(self, data: Any) -> None:
+        pass
+
+    def close(self) -> None:
+        self.closed = True
+
+    def abort(self) -> None:
+        self.closed = True
+
+    def pause_reading(self) -> None:
+        pass
+
+    def resume_reading(self) -> None:
+        pass
+
+
+FRAME_BYTES_MAX = 2000
+
+
+@contextmanager
+def frames_(connection: type[frames.Connection] = frames.Connection) -> Iterator[Check]:
+    """Frames come out as they went in, however the stream is cut into pieces; one too long ends it."""
+
+    def expected(data: bytes) -> tuple[list[bytes], bool]:
+        found = []
+        while len(data) >= 4:
+            (length,) = struct.unpack_from(">I", data)
+            if length > FRAME_BYTES_MAX:
+                return found, True
+            if len(data) < 4 + length:
+                break
+            found.append(data[4 : 4 + length])
+            data = data[4 + length :]
+        return found, False
+
+    def check(data: bytes) -> None:
+        got: list[bytes] = []
+        wire, dice = _Wire(), random.Random(data)
+        under_test = connection(
+            frame_bytes_max=FRAME_BYTES_MAX, on_frame=lambda _, frame: got.append(frame), on_lost=lambda _: None
+        )
+        under_test.connection_made(wire)
+        rest = data
+        while rest and not wire.closed:
+            size = dice.choice((1, 3, 7, 64, 5000))
+            under_test.data_received(rest[:size])
+            rest = rest[size:]
+        assert (got, wire.closed) == expected(data)
+
+    yield check
+
+
+@contextmanager
+def bulk(
+    client: type[rpc.BulkClient] = rpc.BulkClient, server: type[rpc.BulkServer] = rpc.BulkServer
+) -> Iterator[Check]:
+    """A request or an answer that is none ends its connection, and nothing else happens."""
+
+    async def run(data: bytes) -> None:
+        answering, wires = server(), [_Wire(), _Wire()]
+        ends = [
+            frames.Connection(frame_bytes_max=10**6, on_frame=lambda *_: None, on_lost=lambda _: None) for _ in wires
+        ]
+        for end, wire in zip(ends, wires, strict=True):
+            end.connection_made(wire)
+        asking = client("n2", ends[0])
+        request = asyncio.create_task(asking.request("echo", [b"x"], timeout_s=5))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        answering.frame(ends[1], "n2", data)
+        ends[0].on_frame(ends[0], data)
+        asking.close()
+        await asyncio.gather(request, return_exceptions=True)
+        error = request.exception()
+        assert error is None or isinstance(error, RaftfsError), repr(error)
+        await answering.close()
+
+    with asyncio.Runner() as runner:
+        yield lambda data: runner.run(run(data))
+
+
+@contextmanager
+def handlers() -> Iterator[Check]:
+    """What a member asks in bulk is answered or refused; the first byte says which question it is."""
+    with _folder() as folder, asyncio.Runner() as runner:
+        network = FakeNetwork(["n1"])
+        machine = StateMachine(folder / "state.db", version=FORMAT_VERSION)
+        transport = FakeTransport(network, "n1")
+        members = [{"id": "n1", "peer": "127.0.0.1:7411", "url": "http://127.0.0.1:7401"}]
+        service = Service(
+            config=NodeConfig(id="n1", cluster_id="c", data_dir=folder, members=members),  # type: ignore[arg-type]
+            consensus=FakeConsensus(FakeLog(network, {"n1": machine}, "n1"), "n1", ManualClock()),
+            transport=transport,
+            chunks=ChunkStore(folder / "chunks"),
+            open_reader=lambda: Reader(folder / "state.db"),
+            clock=ManualClock(),
+        )
+        kinds = ["chunk.get", "chunk.put", "chunk.have", "snapshot.read"]
+
+        async def run(data: bytes) -> None:
+            if not data:
+                return
+            with suppress(RaftfsError):
+                await network.handlers["n1", kinds[data[0] % len(kinds)]]("n2", data[1:])
+
+        try:
+            yield lambda data: runner.run(run(data))
+        finally:
+            runner.run(service.stop())
+            machine.close()
+
+
+@contextmanager
+def messages(guard: type[Guard] = Guard) -> Iterator[Check]:
+    """A message of a member, whatever it says, changes nothing that is committed; it is refused as a violation of the
+    protocol, or lets the node stop for safety. The first byte says from whom to whom."""
+    with _folder() as folder, virtual_engine() as clock:
+        made: list[GuardedCluster] = []
+
+        def fresh() -> GuardedCluster:
+            if made:
+                made.pop().close()
+            path = folder / str(random.random())
+            path.mkdir()
+            made.append(GuardedCluster("abc", clock, path, guard=guard))
+            made[0].elect("a")
+            for number in range(3):
+                made[0].put("a", f"value {number}")
+            made[0].run(0.3)
+            return made[0]
+
+        fresh()
+
+        def check(data: bytes) -> None:
+            try:
+                message = m.decode(data[1:])
+            except UNDECODABLE:
+                return
+            cluster = made[0]
+            source, target = ("ab", "ba", "ca", "cb", "bc", "ac")[data[0] % 6]
+            before = {name: (cluster.term(name), _committed(cluster, name)) for name in cluster.names}
+            try:
+                cluster.inject(source, target, message)
+                cluster.tick(target)
+                cluster.network.drain()
+            except m.ProtocolViolation:
+                pass
+            except SafetyViolation:
+                cluster = fresh()
+                return
+            for name, (term, committed) in before.items():
+                assert cluster.term(name) >= term, f"{name} went back to term {cluster.term(name)}"
+                assert _committed(cluster, name)[: len(committed)] == committed, f"{name} lost what was committed"
+            if not cluster.is_leader("a"):
+                fresh()  # a message of a newer term ended it; what comes next is to meet a leader again
+
+        yield check
+        made.pop().close()
+
+
+def _committed(cluster: GuardedCluster, name: str) -> list[Any]:
+    """The log up to the commit index."""
+    return cluster.log(name)[: cluster.nodes[name].engine.commit_index]
+
+
+# --- the disk ------------------------------------------------------------------------------------------------------
+
+
+def _check_names(error: CorruptData, path: Path) -> None:
+    assert str(path) in error.detail, error.detail
+
+
+@contextmanager
+def journal(open_journal: Callable[..., Journal] = Journal) -> Iterator[Check]:
+    """Exactly the records that were there, perhaps without an end that looks torn; or damage, by file and offset. The
+    first byte says which of the segments it is."""
+    originals = dict(JOURNAL_ENTRIES)
+    with _folder() as folder:
+        number = 0
+
+        def check(data: bytes) -> None:
+            nonlocal number
+            number += 1
+            place = folder / str(number)
+            place.mkdir()
+            files = journal_files()
+            names = sorted(name for name in files if name.endswith(".segment"))
+            files[names[data[0] % len(names)] if data else names[0]] = data[1:]
+            for name, content in files.items():
+                (place / name).write_bytes(content)
+            try:
+                opened = open_journal(place, commit_floor=None)
+            except CorruptData as error:
+                _check_names(error, place)
+                return
+            with closing(opened):
+                for index in range(opened.first_index, opened.last_index + 1):
+                    found = opened.term(index), opened.data(index)
+                    assert found == originals[index], f"index {index} holds other bytes"
+
+        yield check
+
+
+@contextmanager
+def term_file(open_file: Callable[[Path], TermFile] = TermFile) -> Iterator[Check]:
+    """The very vote, or a refusal."""
+    with _folder() as folder:
+        path = folder / "term"
+
+        def check(data: bytes) -> None:
+            path.write_bytes(data or b"\0")
+            try:
+                opened = open_file(path)
+            except CorruptData as error:
+                _check_names(error, path)
+                return
+            with closing(opened):
+                assert (opened.term, opened.voted_for) == VOTE
+
+        yield check
+
+
+@contextmanager
+def identity(read: Callable[[Path], Identity | None] = read_identity) -> Iterator[Check]:
+    """Who the node is, or a refusal."""
+    with _folder() as folder:
+        ours = Identity("6f9619ff-8b86-4d01-b42d-00cf4fc964ff", "n1", "c")
+        write_identity(folder, ours)
+
+        def check(data: bytes) -> None:
+            (folder / "node.json").write_bytes(data)
+            try:
+                assert read(folder) == ours
+            except CorruptData as error:
+                _check_names(error, folder / "node.json")
+
+        yield check
+
+
+# --- the state -----------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def commands(machine: type[StateMachine] = StateMachine) -> Iterator[Check]:
+    """Whatever is in an entry, applying it gives a result, the same on two nodes, and a state that can be read."""
+    with _folder() as folder:
+        pair = [machine(folder / name, version=FORMAT_VERSION) for name in ("one.db", "two.db")]
+        reader = Reader(folder / "one.db")
+
+        def check(data: bytes) -> None:
+            index = pair[0].applied_index + 1
+            results = [one.apply(index, 1, [data]) for one in pair]
+            assert results[0] == results[1]
+            encode(results[0][0])
+            assert pair[0].state_hash == pair[1].state_hash
+            reader.list("/", limit=100, recursive=True)
+
+        yield check
+        reader.close()
+        for one in pair:
+            one.close()
+
+
+@contextmanager
+def cursors(list_page: Callable[..., Any] = Reader.list) -> Iterator[Check]:
+    """A cursor continues its own list or is refused. The first byte says which list."""
+    with _folder() as folder:
+        machine = StateMachine(folder / "state.db", version=FORMAT_VERSION)
+        from .seeds import FURNITURE
+
+        for index, entry in enumerate(FURNITURE, 1):
+            machine.apply(index, 1, [entry])
+        with closing(Reader(folder / "state.db")) as reader:
+
+            def check(data: bytes) -> None:
+                text = base64.urlsafe_b64encode(data[2:]).decode().rstrip("=")
+                if data[:1] > b"\x80":
+                    text = data[2:].decode("latin-1")
+                recursive = data[1:2] > b"\x80"
+                try:
+                    page = list_page(reader, "/", limit=3, cursor=text, recursive=recursive)
+                except InvalidRequest:
+                    return
+                paths = [entry.path for entry in page.entries]
+                assert all(reader.stat(path) is not None for path in paths)
+                assert len(set(paths)) == len(paths) <= 3
+
+            yield check
+        machine.close()
+
+
+# --- the client ----------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def bodies(
+    parse: Callable[..., Any] = answers.parse, error_of: Callable[..., Any] = answers.error_of
+) -> Iterator[Check]:
+    """A body that a server sent becomes a model or one of our errors. The first byte is a status."""
+
+    def check(data: bytes) -> None:
+        for model in (Entry, EntryList, ClusterStatus):
+            with suppress(RaftfsError):
+                assert isinstance(parse(model, data[2:], "http://server"), model)
+        status = 300 + (data[0] if data else 0)
+        value = data[2:40].decode("latin-1")
+        headers = {"Raftfs-Error": value, "Retry-After": value, "Content-Type": "text/plain"}
+        assert isinstance(error_of(status, headers, data[2:], "http://server"), RaftfsError)
+
+    yield check
+
+
+TARGETS: dict[str, Target] = {
+    "frames": frames_,
+    "bulk": bulk,
+    "handlers": handlers,
+    "messages": messages,
+    "journal": journal,
+    "term": term_file,
+    "identity": identity,
+    "commands": commands,
+    "cursors": cursors,
+    "bodies": bodies,
+}
