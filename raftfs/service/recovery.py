@@ -29,6 +29,7 @@ from raftfs import fsync, limits
 from raftfs.config import NodeConfig
 from raftfs.consensus import Configuration, Journal, MemberRecord, encode_configuration
 from raftfs.consensus.rejoinfile import NAME as REJOIN
+from raftfs.decoding import UNDECODABLE
 from raftfs.errors import ConfigError, Conflict, CorruptData, NotFound
 from raftfs.service.datadir import Identity, check_identity, lock, read_identity, write_identity
 from raftfs.service.snapshots import install
@@ -204,7 +205,7 @@ def _read(path: Path) -> Recovery | None:
         stored = msgspec.json.decode(path.read_bytes(), type=_Stored)
     except FileNotFoundError:
         return None
-    except msgspec.MsgspecError as error:
+    except UNDECODABLE as error:
         raise CorruptData(f"{path} is damaged at offset 0: {error}") from error
     if stored != _Stored.of(stored.recovery):
         raise CorruptData(f"{path} is damaged at offset 0: its checksum differs")
