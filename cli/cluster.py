@@ -150,7 +150,7 @@ def _lines(found: ClusterStatus) -> list[str]:
     rows: list[tuple[object, ...]] = [
         (
             member.id,
-            member.role,
+            "rejoining" if member.rejoining else member.role,
             "yes" if member.reachable else "NO",
             *("-" if value is None else value for value in (member.applied_index, member.lag, member.missing_chunks)),
             _formats(member.formats),
@@ -169,6 +169,7 @@ def _lines(found: ClusterStatus) -> list[str]:
             for member in found.members
             if member.refused
         ),
+        *(f"{member.id} is rejoining: {member.rejoining}" for member in found.members if member.rejoining),
     ]
 
 

@@ -63,7 +63,8 @@ class FormatRange(_Answer):
 
 class Member(_Answer):
     """``lag`` is in log entries behind the leader's commit; ``formats`` are those that its code understands;
-    ``refused`` says why it does not listen to the node that answers. None where this node cannot know."""
+    ``refused`` says why it does not listen to the node that answers; ``rejoining``, how far it is with getting back
+    what was damaged (it takes no part until then). None where this node cannot know."""
 
     id: str
     url: str
@@ -75,6 +76,7 @@ class Member(_Answer):
     missing_chunks: int | None
     formats: FormatRange | None = None
     refused: str | None = None
+    rejoining: str | None = None
 
 
 class MemberRequest(_Request):

@@ -15,7 +15,10 @@ from raftfs.consensus.member import Consensus
 from raftfs.consensus.membership import Configuration, MemberRecord, decode_configuration, encode_configuration
 from raftfs.consensus.parts import Applier, ConsensusStatus, Entry, LogSizes, PeerStatus, decode_entry
 from raftfs.consensus.peers import PeerTransport, tls_contexts
+from raftfs.consensus.rejoin import Stage
+from raftfs.consensus.rejoinfile import RejoinFile
 from raftfs.consensus.roster import Roster
+from raftfs.consensus.termfile import TermFile
 
 __all__ = [
     "NO_OP",
@@ -29,7 +32,10 @@ __all__ = [
     "MemberRecord",
     "PeerStatus",
     "PeerTransport",
+    "RejoinFile",
     "Roster",
+    "Stage",
+    "TermFile",
     "decode_configuration",
     "decode_entry",
     "encode_configuration",

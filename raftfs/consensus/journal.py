@@ -98,7 +98,7 @@ class Journal:
 
     ``commit_floor`` is what ``getRaftCommitIndex`` answers: the index up to which the state machine has applied.
     A commit index is never kept here: it could lie beyond what survived. None: whether the log fits the state is
-    not checked.
+    not checked. ``look``: the segments are only read, nothing is changed, and there are no term and vote.
     """
 
     def __init__(
@@ -108,8 +108,10 @@ class Journal:
         commit_floor: int | None = 0,
         segment_bytes: int = JOURNAL_SEGMENT_BYTES,
         tail_bytes_max: int = JOURNAL_TAIL_BYTES_MAX,
+        look: bool = False,
     ) -> None:
-        if not (directory / "term").exists():
+        self._look = look
+        if not look and not (directory / "term").exists():
             fsync.make_directory(directory)  # nothing in it is safe before its own name is
         self._directory = directory
         self._segment_bytes = segment_bytes
@@ -132,7 +134,8 @@ class Journal:
         self._pending = Flush()
         self._writing: Flush | None = None
         self.durable_index = 0
-        self._term_file = TermFile(directory / "term", may_begin=not any(directory.glob("*.segment")))
+        fresh = not any(directory.glob("*.segment"))
+        self._term_file = None if look else TermFile(directory / "term", may_begin=fresh)
         try:
             self._load()
         except BaseException:
@@ -238,7 +241,8 @@ class Journal:
         for fd in self._fds.values():
             os.close(fd)
         self._fds.clear()
-        self._term_file.close()
+        if self._term_file is not None:
+            self._term_file.close()
 
     # --- the log's beginning -------------------------------------------------------------------------------------
 
@@ -322,13 +326,13 @@ class Journal:
         return len(self._places)
 
     def setCurrentTerm(self, term: int, votedForNodeId: str | None) -> None:
-        self._term_file.set(term, votedForNodeId)
+        self._votes.set(term, votedForNodeId)
 
     def getCurrentTerm(self) -> int:
-        return self._term_file.term
+        return self._votes.term
 
     def getVotedForNodeId(self) -> str | None:
-        return self._term_file.voted_for
+        return self._votes.voted_for
 
     def getRaftCommitIndex(self) -> int:
         return max(1, self._commit_floor or 0)
@@ -341,6 +345,11 @@ class Journal:
 
     def _destroy(self) -> Any:
         self.close()
+
+    @property
+    def _votes(self) -> TermFile:
+        assert self._term_file is not None, "a log that is only looked at has no votes"
+        return self._term_file
 
     # --- inside --------------------------------------------------------------------------------------------------
 
@@ -403,14 +412,14 @@ class Journal:
             for record in records:
                 self._replay(path, number, record)
             self._segment, self._offset = number, end
-        if self._segment:
+        if self._segment and not self._look:
             self._secure_tail()
         self._synced = self._offset
         self.durable_index = self.last_index
         self._tail_first = self.last_index + 1
         if self._commit_floor is None:
             return
-        if self._first > self._commit_floor + 1:
+        if self._first > max(1, self._commit_floor):  # the guard relies on it that the first entry is applied
             raise CorruptData(
                 f"{self._directory}: the log begins at index {self._first}, but the state has applied only "
                 f"{self._commit_floor}; what lies between was lost"
@@ -426,7 +435,8 @@ class Journal:
         paths = sorted(self._directory.glob("*.segment"), key=segments.segment_number)
         bases = [at for at, path in enumerate(paths) if segments.is_base(path)]
         if bases and bases[-1] > 0:
-            self.unlink(paths[: bases[-1]])
+            if not self._look:
+                self.unlink(paths[: bases[-1]])
             paths = paths[bases[-1] :]
         if paths:
             self._segment = segments.segment_number(paths[0]) - 1

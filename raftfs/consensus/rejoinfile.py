@@ -6,6 +6,7 @@ every start in between knows that this member must not vote.
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Final
 
@@ -16,7 +17,15 @@ from raftfs.consensus.rejoin import STAGES, Mark, Stage
 from raftfs.decoding import UNDECODABLE
 from raftfs.errors import CorruptData
 
+log = logging.getLogger(__name__)
+
 NAME: Final = "rejoin.json"
+_NEXT: Final[dict[Stage | None, str]] = {
+    "terms": "the terms of the others are needed",
+    "log": "the log is to be got back",
+    "state": "the log is whole, and this member takes part again; its state is to follow",
+    None: "done, this member is whole again",
+}
 
 
 class Content(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -51,6 +60,7 @@ class RejoinFile(Mark):
     def keep(self, stage: Stage | None) -> None:
         """See Mark."""
         assert self.content is not None
+        log.info("rejoining: %s", _NEXT[stage])
         if stage is not None:
             self._write(msgspec.structs.replace(self.content, stage=stage))
             return

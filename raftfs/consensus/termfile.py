@@ -42,20 +42,25 @@ class TermFile:
     """The file ``path``, made with term 0 if it is not there and ``may_begin`` (nothing else is there yet either).
     Raises CorruptData if it must be there, or if neither slot can be read."""
 
-    def __init__(self, path: Path, *, may_begin: bool = True) -> None:
-        self._path = path
+    def __init__(self, path: Path, *, may_begin: bool = True, look: bool = False) -> None:
+        """``look``: only read it, and change nothing."""
+        self._path, self._look = path, look
+        self.damaged_offsets: list[int] = []
         fresh = not path.exists() or path.stat().st_size == 0
         if fresh and not may_begin:
             raise CorruptData(
-                f"{path}: the term and vote are missing from offset 0 on, although there is a log. This node could "
-                "vote twice, so it refuses to start"
+                f"{path}: the term and vote are missing from offset 0 on, although this node ran before. It could vote "
+                "twice, so it refuses to start"
             )
         self._vote = Vote(0, 0, None)
+        if fresh and look:
+            self._fd = -1
+            return
         if fresh:
             # In one step: of a file that is written in place, a power cut may leave the name and no slot, and that is
             # what a damaged one looks like.
             fsync.write_durably(path, _slot(self._vote) * 2)
-        self._fd = os.open(path, os.O_RDWR)
+        self._fd = os.open(path, os.O_RDONLY if look else os.O_RDWR)
         try:
             self._load()
         except BaseException:
@@ -105,7 +110,8 @@ class TermFile:
                 "This node could vote twice, so it refuses to start"
             )
         self._vote = max(good, key=lambda vote: vote.sequence)
-        if slots[0] != slots[1]:
+        self.damaged_offsets = [at * _SLOT_BYTES for at, vote in enumerate(slots) if vote is None]
+        if slots[0] != slots[1] and not self._look:
             # An unfinished or damaged slot: mend it before anyone acts on what may be in the page cache alone.
             self._write(self._vote)
 

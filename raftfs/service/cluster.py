@@ -22,7 +22,8 @@ from raftfs.versions import FORMAT_VERSION, FORMAT_VERSION_MIN, UNDECIDED
 
 class NodeStatus(msgspec.Struct, frozen=True, array_like=True):
     """What a member tells the others about itself (``status`` on the peer port). ``format_min`` and ``format_max``: the
-    formats that its code understands. ``complete_index``: every chunk that was referenced at that index is there."""
+    formats that its code understands. ``complete_index``: every chunk that was referenced at that index is there.
+    ``rejoining``: how far it is with getting back what was damaged."""
 
     applied_index: int
     commit_index: int
@@ -31,6 +32,7 @@ class NodeStatus(msgspec.Struct, frozen=True, array_like=True):
     format_min: int
     format_max: int
     complete_index: int = 0
+    rejoining: str | None = None
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -109,6 +111,7 @@ class Cluster:
             missing_chunks=None if answer is None else answer.missing_chunks,
             formats=None if answer is None else FormatRange(min=answer.format_min, max=answer.format_max),
             refused=None if link is None else link.refused,
+            rejoining=None if answer is None else answer.rejoining,
         )
 
     def _role(self, member: MemberRecord) -> Role:
@@ -121,6 +124,7 @@ class Cluster:
         return NodeStatus(
             applied.index, self._consensus.commit_index, applied.revision, self._missing_chunks(),
             format_min=FORMAT_VERSION_MIN, format_max=FORMAT_VERSION, complete_index=self._complete_index(),
+            rejoining=self._consensus.rejoining,
         )  # fmt: skip
 
     async def _on_status(self, peer: str, payload: bytes) -> bytes:
@@ -137,12 +141,14 @@ class Cluster:
         """Checks (name, passed, explanation); the node should get traffic if all pass. Does not wait for anybody."""
         status = self._consensus.status()
         lag = status.commit_index - status.applied_index
+        rejoining = self._consensus.rejoining
         return [
             ("leader", status.leader_id is not None, f"leader: {status.leader_id or self._leaderless()}"),
             ("quorum", *self._heard(status.quorum)),
             ("lag", lag <= limits.READY_LAG_ENTRIES_MAX, f"{lag} committed entries are not applied yet"),
             ("format", *_formed(self._reader.applied().version)),
             ("disk", *_disk(self._config.data_dir)),
+            ("whole", rejoining is None, f"rejoining: {rejoining}" if rejoining else "no data are missing"),
         ]
 
     def _leaderless(self) -> str:

@@ -13,6 +13,7 @@ import msgspec
 
 from raftfs import fsync
 from raftfs.config import NodeConfig
+from raftfs.consensus import TermFile
 from raftfs.decoding import UNDECODABLE
 from raftfs.errors import ConfigError, CorruptData
 
@@ -81,9 +82,14 @@ def write_identity(data_dir: Path, identity: Identity) -> None:
 
 
 def check_identity(config: NodeConfig) -> str:
-    """The UUID of the data directory, made if it is a new one. Raises ConfigError if it is another member's."""
-    identity = read_identity(config.data_dir)
-    if identity is None:
+    """The UUID of the data directory, made if it is a new one. Raises ConfigError if it is another member's,
+    CorruptData if its votes are lost."""
+    identity, term = read_identity(config.data_dir), config.data_dir / "journal" / "term"
+    if identity is not None:
+        TermFile(term, may_begin=False).close()  # whoever has a name may have voted
+    else:
+        fsync.make_directory(term.parent)
+        TermFile.create(term)
         identity = Identity(str(uuid.uuid4()), config.id, config.cluster_id)
         write_identity(config.data_dir, identity)
     if (identity.id, identity.cluster_id) != (config.id, config.cluster_id):

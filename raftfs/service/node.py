@@ -11,6 +11,7 @@ import logging
 import os
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -23,12 +24,13 @@ from raftfs.consensus import (
     Entry,
     LogSizes,
     PeerTransport,
+    RejoinFile,
     Roster,
     decode_configuration,
     our_versions,
     tls_contexts,
 )
-from raftfs.errors import ConfigError, StorageFull
+from raftfs.errors import ConfigError, CorruptData, StorageFull
 from raftfs.frontend import Directory, Forwarder
 from raftfs.frontend.upstream import Upstream
 from raftfs.http import HttpServer
@@ -79,8 +81,18 @@ class Node:
 
     async def _begin(self) -> None:
         async with AsyncExitStack() as stack:
-            await self._start(stack)
+            try:
+                await self._start(stack)
+            except CorruptData as error:
+                raise self._with_way_out(error) from error
             self._stack = stack.pop_all()
+
+    def _with_way_out(self, error: CorruptData) -> CorruptData:
+        data_dir = self.config.data_dir
+        return CorruptData(
+            f"{error.detail}. To see all that is damaged: raftfs fsck --data-dir {data_dir}; "
+            f"to get it back from the other members: raftfs fsck --repair --data-dir {data_dir}"
+        )
 
     async def _live(self) -> BaseException:
         """Begin anew whenever a snapshot is ready to be installed; end with the reason why this node must stop."""
@@ -92,7 +104,8 @@ class Node:
             finally:
                 ready.cancel()
             if self._consensus.failed.done():
-                return self._consensus.failed.result()
+                reason = self._consensus.failed.result()
+                return self._with_way_out(reason) if isinstance(reason, CorruptData) else reason
             if self.service.snapshots.too_new is not None:
                 log.critical("this node stops: %s", self.service.snapshots.too_new)
                 return self.service.snapshots.too_new
@@ -115,6 +128,7 @@ class Node:
         stack.callback(state.close)
         chunks = ChunkStore(data_dir / "chunks")
         index, configuration = _members(config, state)
+        mark = _mark(data_dir, configuration)
         roster = Roster(me=config.id, uuid=own_uuid, configuration=configuration, index=index)
         transport = PeerTransport(
             roster=roster,
@@ -135,6 +149,7 @@ class Node:
             transport=transport,
             sizes=LogSizes(config.journal_segment_bytes, config.journal_segments_kept),
             on_behind=lambda leader: self.service.snapshots.behind(leader),
+            mark=mark,
         )
         await self._consensus.start()
         stack.push_async_callback(self._consensus.stop)
@@ -205,6 +220,19 @@ def _members(config: NodeConfig, state: StateMachine) -> tuple[int, Configuratio
     if stored is not None:
         return stored[0], decode_configuration(stored[1])
     return 0, bootstrap(config.members)
+
+
+def _mark(data_dir: Path, configuration: Configuration) -> RejoinFile:
+    """Whether this member rejoins. Raises ConfigError if there is nobody from whom it could get its data."""
+    mark = RejoinFile(data_dir)
+    if mark.content is not None:
+        log.warning("this member rejoins: %s", "; ".join(mark.content.damaged))
+    if mark.stage in ("terms", "log") and len(configuration.voters) == 1:
+        raise ConfigError(
+            f"the data of this node were damaged ({data_dir / 'rejoin.json'}), and it is the only member: there is "
+            "nobody to get them from. What was found damaged lies in the folders damaged-* beside that file"
+        )
+    return mark
 
 
 def _tls(config: NodeConfig) -> tuple[Any, Any] | None:

@@ -32,8 +32,14 @@ class Freshness:
     async def reach(self, read: ReadOptions) -> int | None:
         """Returns the age in ms of what a bounded or stale read will see; None if unknown or linearizable.
 
-        Raises Unavailable or DeadlineExceeded without a quorum, Unavailable if a bounded read would be too old.
+        Raises Unavailable or DeadlineExceeded without a quorum, Unavailable if a bounded read would be too old, or if
+        this node is still getting back what was damaged.
         """
+        if self._consensus.rejoining is not None:
+            raise Unavailable(
+                f"this node is getting back what was damaged ({self._consensus.rejoining}); ask another one",
+                retry_after_s=1.0,
+            )
         if read.consistency == "linearizable":
             await self._consensus.barrier(timeout_s=self.timeout_s(read))
             return None

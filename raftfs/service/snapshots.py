@@ -204,13 +204,10 @@ def install(data_dir: Path) -> bool:
     The order lets every interruption be repeated: ``ready.json`` goes last, so each step may come twice.
     """
     folder = data_dir / "snapshot"
-    try:
-        ready = msgspec.json.decode((folder / "ready.json").read_bytes(), type=_Ready)
-    except FileNotFoundError:
+    ready = _read_ready(folder)
+    if ready is None:
         shutil.rmtree(folder, ignore_errors=True)  # it was not whole
         return False
-    except UNDECODABLE as error:
-        raise CorruptData(f"{folder / 'ready.json'} is damaged: {error}; delete the folder {folder}") from error
     incoming, state = folder / "incoming.db", data_dir / "state.db"
     if incoming.exists() and not _is_undamaged(incoming, ready):
         log.error("the snapshot in %s was damaged after it was fetched; dropped it", folder)
@@ -227,6 +224,27 @@ def install(data_dir: Path) -> bool:
     fsync.sync_directory(folder)
     shutil.rmtree(folder)
     return True
+
+
+def check_fetched(data_dir: Path) -> bool:
+    """Whether a fetched snapshot waits for the next start. Raises CorruptData if it is damaged."""
+    folder = data_dir / "snapshot"
+    ready, incoming = _read_ready(folder), folder / "incoming.db"
+    if ready is None or not incoming.exists():
+        return False
+    if not _is_undamaged(incoming, ready):
+        raise CorruptData(f"{incoming} is not what was fetched (from offset 0 to {incoming.stat().st_size})")
+    return True
+
+
+def _read_ready(folder: Path) -> _Ready | None:
+    path = folder / "ready.json"
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=_Ready)
+    except FileNotFoundError:
+        return None
+    except UNDECODABLE as error:
+        raise CorruptData(f"{path} is damaged at offset 0: {error}; delete the folder {folder}") from error
 
 
 def _is_undamaged(incoming: Path, ready: _Ready) -> bool:
@@ -247,7 +265,7 @@ def _is_superseded(data_dir: Path, ready: _Ready) -> bool:
     state.close()
     if applied >= ready.index:
         return True
-    journal = Journal(data_dir / "journal", commit_floor=None)
+    journal = Journal(data_dir / "journal", commit_floor=None, look=True)
     try:
         first, last = journal.first_index, journal.last_index
         return first < ready.index <= last and journal.term(ready.index) == ready.term

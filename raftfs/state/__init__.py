@@ -33,7 +33,7 @@ from raftfs.state.commands import (
     decode_result,
     encode,
 )
-from raftfs.state.copies import check_copy, copy_database
+from raftfs.state.copies import check_copy, check_state, copy_database
 from raftfs.state.holders import Holder
 from raftfs.state.listing import cursor_revision
 from raftfs.state.machine import StateMachine
@@ -67,6 +67,7 @@ __all__ = [
     "UploadExpire",
     "UploadState",
     "check_copy",
+    "check_state",
     "copy_database",
     "cursor_revision",
     "decode_envelope",

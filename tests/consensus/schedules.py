@@ -167,6 +167,8 @@ class Schedule:
         self._crash_one(name)
         log, state, term = self.random.choice(DAMAGES)
         cluster.damage(name, log=log, state=state, term=term)
+        if term:
+            del self.checker.terms[name]  # it was forgotten; that no harm comes of it is what is checked
 
     def _start(self) -> None:
         dead = [name for name in self.cluster.names if name not in self.cluster.nodes]
