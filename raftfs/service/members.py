@@ -79,7 +79,7 @@ class Members:
         timeout_s: float | None = None,
     ) -> None:  # fmt: skip
         """Put an empty machine in the place of a member that is lost: its old data directory is never listened to
-        again. Addresses default to the old ones. Conflict if the member is reachable."""
+        again. Addresses default to the old ones. Conflict if the member is reachable, or was some seconds ago."""
         self._proposer.require_leader()
         old = self._known(name)
         new = _record(name, peer or old.peer, url or old.url)
@@ -88,7 +88,9 @@ class Members:
                 raise Conflict(f"{member.id} has that address", outcome="not_applied")
         if not old.voter and not old.uuid and (old.peer, old.url) == (new.peer, new.url):
             return  # done already, and nobody has come yet
-        if (await self._cluster.ask_all())[name] is not None:
+        if (await self._cluster.ask_all())[name] is not None or self._is_connected(name):
+            # One that is busy may not answer in time. To replace it would shut its data directory out for good; and a
+            # second request, sent because the answer to the first was lost, meets the new machine at its busiest.
             raise Conflict(f"{name} is alive; stop it first, or remove it", outcome="not_applied")
         if old.voter:
             await self._require_chunks(self._consensus.configuration.without(name), force, timeout_s)
@@ -167,6 +169,10 @@ class Members:
                 if loop.time() >= ends_s:
                     raise
             await asyncio.sleep(limits.MEMBERS_POLL_S)
+
+    def _is_connected(self, name: str) -> bool:
+        peer = self._consensus.status().peers.get(name)
+        return peer is not None and peer.connected
 
     def _known(self, name: str) -> MemberRecord:
         record = self._consensus.configuration.get(name)

@@ -84,6 +84,16 @@ async def test_a_lost_member_is_replaced_once(tmp_path: Path) -> None:
         assert cluster.log.configuration.get("n3") == replaced
 
 
+async def test_a_member_that_is_too_busy_to_answer_is_not_replaced(tmp_path: Path) -> None:
+    async with trio(tmp_path) as cluster:
+        before = cluster.log.configuration
+        cluster.network.hold("n3", "status")
+        with pytest.raises(Conflict, match="is alive"):
+            await cluster.leader.members.replace("n3", force=True)
+        assert cluster.log.configuration == before
+        cluster.network.release("n3", "status")
+
+
 async def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
     async with trio(tmp_path) as cluster:
         members = cluster.leader.members

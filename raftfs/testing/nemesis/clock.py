@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-TOLERANCE_S: Final = 10.0
+_TOLERANCE_S: Final = 10.0
 """An answer may have been under way for a while."""
 
 _OPTIONS: Final = (
@@ -35,7 +35,12 @@ def before(library: Path, file: Path) -> list[str]:
     return ["sh", "-c", own_memory, "sh", "env", *options]
 
 
+def can_be_seen(ahead_s: float) -> bool:
+    """Whether a clock that is ahead by that much (or behind) can be told from a right one."""
+    return abs(ahead_s) > 2 * _TOLERANCE_S
+
+
 def seems(headers: Mapping[str, str], ahead_s: float) -> bool:
     """Whether an answer that has come just now shows a server whose clock is ahead by about that much."""
     told_s = email.utils.parsedate_to_datetime(headers["Date"]).timestamp()
-    return abs(told_s - time.time() - ahead_s) < TOLERANCE_S
+    return abs(told_s - time.time() - ahead_s) < _TOLERANCE_S

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
+from raftfs.testing.nemesis.clock import can_be_seen
 from raftfs.testing.nemesis.membership import Members
 from raftfs.testing.nemesis.network import HUB, Drop, Network
 from raftfs.testing.nemesis.schedule import CLOCK_JUMPS_S, Fault, Kind
@@ -28,17 +29,18 @@ class Nemesis:
     def __init__(self, servers: Servers, network: Network, watch: Watch) -> None:
         self._servers, self._network, self._watch = servers, network, watch
         self._members = Members(servers, watch)
-        self._jumps_seen, self._jumps_unseen = 0, list[str]()
+        self._clocks_wrong: list[str] = []
+        self._jumps_seen, self._jumps_unseen = 0, 0
         self.done: Counter[str] = Counter()
         self.log: list[str] = []
 
     @property
     def complaints(self) -> list[str]:
         """What faults showed by themselves, and which of them were none."""
-        found = [*self._members.complaints, *self._jumps_unseen]
+        found = [*self._members.complaints, *self._clocks_wrong]
         if self.done["replace"] and not self._members.refused:
             found.append("members were emptied, and not one was seen to be refused under its old name")
-        if self.done["clock"] + self.done["clocks"] and not self._jumps_seen:
+        if self._jumps_unseen and not self._jumps_seen:
             found.append("clocks were set, and no node was seen to have another time")
         return found
 
@@ -232,17 +234,25 @@ class Nemesis:
         for node, ahead_s in jumps.items():
             self._servers.set_clock(node, ahead_s)
         try:
-            await asyncio.sleep(_JUMP_SEEN_S)
-            for node in jumps:
-                right = await self._watch.clock_is_right(node)
-                self._jumps_seen += right is True
-                if right is False:
-                    self._jumps_unseen.append(f"the clock of {node} was set, and it has another time")
-            await asyncio.sleep(fault.lasts_s)
+            await self._see_jumps([node for node, ahead_s in jumps.items() if can_be_seen(ahead_s)], fault.lasts_s)
         finally:
             for node in jumps:
                 self._servers.set_clock(node, 0)
         return ", ".join(f"{node} {ahead_s:+d} s" for node, ahead_s in jumps.items())
+
+    async def _see_jumps(self, nodes: Sequence[str], lasts_s: float) -> None:
+        """Wait, and see at least one node that answers with another time; all of them may be starting."""
+        loop, seen = asyncio.get_running_loop(), 0
+        begin = loop.time()
+        while (past_s := loop.time() - begin) < lasts_s or (nodes and not seen and past_s < READY_S_MAX):
+            await asyncio.sleep(_JUMP_SEEN_S)
+            right = await asyncio.gather(*map(self._watch.clock_is_right, nodes))
+            seen += right.count(True)
+            for node, is_right in zip(nodes, right, strict=True):
+                if is_right is False:
+                    self._clocks_wrong.append(f"the clock of {node} was set, and it has another time")
+        self._jumps_unseen += bool(nodes) and not seen
+        self._jumps_seen += seen
 
 
 def _both_ways(one: Sequence[str], two: Sequence[str]) -> list[Drop]:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import aiohttp
 
-from raftfs.testing.nemesis.clock import TOLERANCE_S, seems
+from raftfs.testing.nemesis.clock import can_be_seen, seems
 from raftfs.testing.nemesis.servers import Servers
 
 _ASK_S_MAX: Final = 2.0
@@ -143,7 +143,7 @@ class Watch:
     async def clock_is_right(self, node: str) -> bool | None:
         """Whether a node's wall clock is as far off as it was told. None if that cannot be told from outside."""
         ahead_s = self._servers.clock(node)
-        if abs(ahead_s) < 2 * TOLERANCE_S:
+        if not can_be_seen(ahead_s):
             return None
         try:
             async with self._session.get(f"{self._servers.urls[node]}/livez") as answer:
