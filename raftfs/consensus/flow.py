@@ -10,8 +10,10 @@ from raftfs.limits import PEER_BYTES_IN_FLIGHT_MAX, PEER_ENTRIES_IN_FLIGHT_MAX
 
 @dataclass(slots=True)
 class Flow:
-    """One connection to one peer. ``sent_index`` 0: nothing was sent on it in ``term``."""
+    """One connection to one peer, with at most ``bytes_max`` (and one more entry) unanswered on it. ``sent_index`` 0:
+    nothing was sent on it in ``term``."""
 
+    bytes_max: int = PEER_BYTES_IN_FLIGHT_MAX
     term: int = 0
     sent_index: int = 0
     match_index: int = 0
@@ -42,7 +44,7 @@ class Flow:
 
     @property
     def has_room(self) -> bool:
-        return self._unacked_bytes < PEER_BYTES_IN_FLIGHT_MAX and len(self._unacked) < PEER_ENTRIES_IN_FLIGHT_MAX
+        return self._unacked_bytes < self.bytes_max and len(self._unacked) < PEER_ENTRIES_IN_FLIGHT_MAX
 
     def sent(self, index: int, size: int) -> None:
         self.sent_index = index

@@ -27,7 +27,7 @@ from raftfs.consensus.flow import Flow
 from raftfs.consensus.journal import Journal
 from raftfs.consensus.membership import decode_configuration
 from raftfs.consensus.segments import DATA_BYTES_MAX
-from raftfs.limits import APPEND_MESSAGE_BYTES_MAX
+from raftfs.limits import APPEND_MESSAGE_BYTES_MAX, PEER_BYTES_IN_FLIGHT_MAX
 
 log = logging.getLogger(__name__)
 
@@ -94,6 +94,7 @@ class Guard(Transport):  # type: ignore[misc]  # PySyncObj has no types
         self._held_theirs: dict[str, tuple[int, int]] = {}  # peer → (term, match): waits for our disk
         self._votes: tuple[int, set[str]] = (0, set())
         self.core: Core
+        self.append_bytes_max, self.in_flight_bytes_max = APPEND_MESSAGE_BYTES_MAX, PEER_BYTES_IN_FLIGHT_MAX
         self.leader_heard_s = float("-inf")
         self.verified: tuple[int, int] = (0, 0)  # (term, index): our log equals that leader's up to there
         self._adopting = False
@@ -164,11 +165,11 @@ class Guard(Transport):  # type: ignore[misc]  # PySyncObj has no types
 
     def _open(self, peer: str) -> None:
         if peer in self._voters:
-            self._flows[peer] = Flow()
+            self._flows[peer] = Flow(self.in_flight_bytes_max)
             self._onNodeConnected(self._node(peer))
         elif peer in self._learners:
             # PySyncObj sends entries to what it calls a read-only node, and counts it for nothing.
-            self._flows[peer] = Flow()
+            self._flows[peer] = Flow(self.in_flight_bytes_max)
             self._onReadonlyNodeConnected(self._node(peer))
 
     def _shut(self, peer: str) -> None:
@@ -178,10 +179,7 @@ class Guard(Transport):  # type: ignore[misc]  # PySyncObj has no types
             shut(self._node(peer))
 
     def _node(self, peer: str) -> Any:
-        node = self._nodes.get(peer)
-        if node is None:
-            node = self._nodes[peer] = Node(peer)
-        return node
+        return self._nodes.setdefault(peer, Node(peer))
 
     def resume(self) -> None:
         """Before each tick: let PySyncObj send again to peers that were paused to end its sending loop."""
@@ -213,9 +211,8 @@ class Guard(Transport):  # type: ignore[misc]  # PySyncObj has no types
         flow.enter_term(message["term"])
         # A voter that is alone commits without asking anybody, also what is not durable here: rule 1 for its learners.
         commit = self._durable(message["commit_index"])
-        if "prevLogIdx" not in message:
-            # PySyncObj believes that the peer needs what is cut off. Its snapshots are never used, so leave its loop;
-            # the peer is asked whether it has our first entry.
+        if "prevLogIdx" not in message or 0 < flow.sent_index < self._journal.first_index:
+            # The peer needs what is cut off, or was silent while it was cut: it is asked whether it has our first entry.
             self._ask_for_first(peer, flow, commit)
             return self._pause(peer, flow)
         prev, entries = message["prevLogIdx"], message["entries"]
@@ -250,7 +247,7 @@ class Guard(Transport):  # type: ignore[misc]  # PySyncObj has no types
         taken: list[m.WireEntry] = []
         size = 0
         for index in range(prev + 1, last + 1):
-            if not flow.has_room or size >= APPEND_MESSAGE_BYTES_MAX:
+            if not flow.has_room or size >= self.append_bytes_max:
                 break
             data = self._journal.data(index)
             taken.append(m.WireEntry(self._journal.term(index), data))

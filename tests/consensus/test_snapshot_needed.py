@@ -116,3 +116,20 @@ def test_a_leader_whose_log_reaches_further_back_is_understood(guarded: GuardedM
     cluster.run(1, step_s=0.05)
     assert write.acknowledged
     assert cluster.values("a") == cluster.values(leader)
+
+
+def test_the_log_may_be_cut_behind_what_a_silent_member_got(guarded: GuardedMaker) -> None:
+    """Its connection is open and full; the leader's heartbeats must not name an entry that is gone."""
+    cluster = guarded(segment_bytes=512)
+    cluster.nodes["a"].engine.guard.in_flight_bytes_max = 100
+    cluster.elect("a")
+    cluster.network.reset("a", "c")
+    cluster.network.connect("a", "c")
+    cluster.network.hold("a", "c")
+    write_and_cut(cluster)
+    told = behind(cluster)
+    cluster.run(1, step_s=0.05)
+    cluster.network.release_all()
+    cluster.run(3, step_s=0.05)
+    assert set(told["c"]) == {"a"}
+    assert cluster.is_leader("a")

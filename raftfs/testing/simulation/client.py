@@ -38,8 +38,10 @@ Work = Callable[[Service], Coroutine[Any, Any, Any]]
 
 @dataclass
 class Ways:
-    """Between clients and nodes. ``lost``: part of the answers that never arrive."""
+    """Between clients and nodes. ``lost``: part of the answers that never arrive. ``passes(a, b)``: whether one node
+    reaches another one, to hand on what is the leader's."""
 
+    passes: Callable[[str, str], bool]
     delay_s: float = 0.002
     lost: float = 0.0
 
@@ -53,7 +55,9 @@ class Client:
     ) -> None:  # fmt: skip
         self.name, self._loop, self._nodes, self._judge = name, loop, nodes, judge
         self._ways, self._rng, self._trace, self._paths = ways, rng, trace, paths
-        self._preferred = rng.randrange(len(nodes))
+        self._preferred = self._home = rng.randrange(len(nodes))
+        self._stays = rng.random() < 0.3
+        """reads at its home alone, and reads most of the time"""
         self._keys = keys
         self._count = 0
         self._known: dict[str, tuple[str, int]] = {}
@@ -61,10 +65,12 @@ class Client:
         self.acknowledged = 0
 
     async def run(self) -> None:
-        pause_s = self._rng.choice((0.01, 0.05, 0.3))
+        pause_s = self._rng.choice((0.003, 0.02, 0.1))
         while not self.stopped:
             path, dice = self._rng.choice(self._paths), self._rng.random()
-            if dice < 0.4:
+            if self._stays and dice < 0.8:
+                await self.read(path)
+            elif dice < 0.4:
                 await self.write(path)
             elif dice < 0.55:
                 await self.swap(path)
@@ -117,7 +123,7 @@ class Client:
     async def read(self, path: str) -> None:
         """A linearizable read at any node."""
         begin = self._loop.time()
-        self._preferred = self._rng.randrange(len(self._nodes))
+        self._preferred = self._home if self._stays else self._rng.randrange(len(self._nodes))
         try:
             found = await self._call(self._reading(path, "linearizable"), mutation=False, timeout_s=None)
         except RaftfsError:
@@ -212,7 +218,8 @@ class Client:
         retries = Retries(mutation=mutation, endpoints=len(self._nodes), rng=self._rng)
         while True:
             try:
-                return await self._attempt(work, min(_ATTEMPT_S_MAX, max(ends - self._loop.time(), 0.01)))
+                left_s = max(ends - self._loop.time(), 0.01)
+                return await self._attempt(work, min(_ATTEMPT_S_MAX, left_s), mutation=mutation)
             except (RaftfsError, OSError) as error:
                 failure = _judge(error, mutation)
             retries.failed(failure)
@@ -222,12 +229,20 @@ class Client:
             self._preferred = (self._preferred + 1) % len(self._nodes)
             await asyncio.sleep(delay_s)
 
-    async def _attempt(self, work: Work, timeout_s: float) -> Any:
+    def _handed_on(self, node: Node) -> Node:
+        """Who serves a mutation: a node that follows hands it to its leader."""
+        leader = self._nodes.get(node.consensus.leader_id or "") if node.up else None
+        return node if leader is None or not self._ways.passes(node.name, leader.name) else leader
+
+    async def _attempt(self, work: Work, timeout_s: float, *, mutation: bool = False) -> Any:
         """Raises what the node raised, or ConnectionError, or TimeoutError."""
         node = list(self._nodes.values())[self._preferred]
+        if mutation:
+            node = self._handed_on(node)
         async with asyncio.timeout(timeout_s):
             await asyncio.sleep(self._rng.random() * self._ways.delay_s)
             lost = self._rng.random() < self._ways.lost
+            self._loop.seen["client: answer lost"] += lost
             answer = node.call(work)
             await asyncio.wait([answer])
             await asyncio.sleep(timeout_s if lost else self._rng.random() * self._ways.delay_s)

@@ -40,6 +40,8 @@ class Disk:
         self.forgets: str | None = None
         """syncs of files with this suffix do nothing: a planted fault"""
         self.syncs = 0
+        self.torn = 0
+        """files that held what was not durable when the power went"""
         self._durable: dict[str, bytes] = {}
         self._names: dict[str, set[str]] = {}
         self._log_synced_bytes = 0
@@ -70,11 +72,13 @@ class Disk:
         self.syncs += 1
         if self.fails:
             self.fails = False
+            current_process().loop.seen["disk: failed"] += 1
             raise OSError(errno.EIO, "the disk failed")
         if self.ends_in is not None:
             self.ends_in -= 1
             if self.ends_in < 0:
                 self.ends_in = None
+                current_process().loop.seen["process: ended within a sync"] += 1
                 current_process().end()
 
     def _key(self, path: Path) -> str:
@@ -118,6 +122,7 @@ class Disk:
         if durable == written:
             return written
         rng = self._rng
+        self.torn += 1
         size = (
             max(len(durable), len(written))
             if len(written) >= len(durable)
@@ -177,6 +182,7 @@ class SimulatedJournal(Journal):
     def write(self, flush: Flush) -> None:
         disk = _disk()
         if disk.full:
+            current_process().loop.seen["disk: full for the log"] += 1
             raise OSError(errno.ENOSPC, "no space left on the simulated disk")
         super().write(flush)
 

@@ -1,8 +1,8 @@
 """The nemesis: what goes wrong, when and for how long, all of it drawn from the seed.
 
 Each seed has a character: some kinds of faults are left out and others come often, since a fault that is rare beside
-others hides them, and many bugs need several of one kind. Kinds that do not exist in raftfs yet have no place here:
-changes of membership, snapshots to followers that are behind, and damage of what was durable.
+others hides them, and many bugs need several of one kind. Not here yet: changes of membership, and damage of what was
+durable.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import asyncio
 import random
 from collections.abc import Callable, Sequence
 
+from raftfs.consensus import messages as m
+from raftfs.consensus.guard import NO_OP
 from raftfs.testing.simulation.client import Ways
 from raftfs.testing.simulation.loop import VirtualLoop
 from raftfs.testing.simulation.network import Network
@@ -22,7 +24,7 @@ class Nemesis:
 
     def __init__(
         self, loop: VirtualLoop, nodes: dict[str, Node], network: Network, ways: Ways, rng: random.Random,
-        trace: Callable[..., None], only: Sequence[str] = (),
+        trace: Callable[..., None], only: Sequence[str] = (), slow: Sequence[float] = (),
     ) -> None:  # fmt: skip
         self._loop, self._nodes, self._network, self._ways = loop, nodes, network, ways
         self._rng, self._trace = rng, trace
@@ -30,7 +32,8 @@ class Nemesis:
             self._break_wire: 6.0, self._cut_link: 3.0, self._partition: 2.0, self._isolate: 4.0,
             self._kill: 1.5, self._lose_power: 1.5, self._die_in_sync: 1.5, self._fail_sync: 0.5,
             self._restart_all: 1.0, self._pause: 2.0, self._fill_disk: 1.0, self._slow_down: 1.0,
-            self._jump_wall: 0.5, self._drift: 0.5, self._transfer: 1.0,
+            self._jump_wall: 0.5, self._drift: 0.5, self._transfer: 1.0, self._talk_nonsense: 0.5,
+            self._depose: 1.0, self._starve: 1.0,
         }  # fmt: skip
         self._kinds = list(kinds)
         self._weights = [weight * rng.choice((0.0, 1.0, 1.0, 4.0)) for weight in kinds.values()]
@@ -38,22 +41,25 @@ class Nemesis:
             self._weights = [float(kind.__name__.strip("_") in only) for kind in kinds]
         elif not any(self._weights):
             self._weights = list(kinds.values())
-        self._period_s = rng.choice((0.2, 0.4) if only else (0.08, 0.2, 0.5))
+        self._period_s = rng.choice((0.3, 0.8) if only else (0.1, 0.3, 0.8))
         network.delay_s = rng.choice((0.001, 0.005, 0.03))
         network.spike = rng.choice((0.0, 0.0, 0.01, 0.05))
         ways.lost = rng.choice((0.0, 0.02, 0.1))
-        slow_disks = rng.choice(((1.0,), (10.0,), (1.0, 10.0, 60.0)))
+        slow_disks = slow or rng.choice(((1.0,), (10.0,), (1.0, 10.0, 60.0)))
         for node in nodes.values():
             node.machine.slowness = rng.choice(slow_disks)
 
     async def run(self) -> None:
         while True:
             await asyncio.sleep(self._rng.expovariate(1 / self._period_s))
-            self._rng.choices(self._kinds, self._weights)[0]()
+            kind = self._rng.choices(self._kinds, self._weights)[0]
+            self._loop.seen[kind.__name__.strip("_").replace("_", " ")] += 1
+            kind()
 
     def heal(self) -> None:
         """No more faults, and everybody runs."""
         self._network.calm = True
+        self._loop.stalls = 0.0
         self._network.delay_s, self._network.spike, self._ways.lost = 0.001, 0.0, 0.0
         self._network.mend(list(self._network.cut))
         for node in self._nodes.values():
@@ -69,15 +75,21 @@ class Nemesis:
 
     # --- choices -------------------------------------------------------------------------------------------------
 
+    def _leader(self) -> Node | None:
+        leaders = [node for node in self._nodes.values() if node.up and node.consensus.is_leader]
+        return self._rng.choice(leaders) if leaders else None
+
     def _node(self) -> Node:
         """Any node; often the leader."""
-        leaders = [node for node in self._nodes.values() if node.up and node.consensus.is_leader]
-        if leaders and self._rng.random() < 0.6:
-            return self._rng.choice(leaders)
+        leader = self._leader()
+        if leader is not None and self._rng.random() < 0.6:
+            return leader
         return self._rng.choice(list(self._nodes.values()))
 
-    def _later(self, longest_s: float, undo: Callable[[], None]) -> None:
-        self._loop.call_later(self._rng.uniform(0.01, longest_s), undo)
+    def _later(self, longest_s: float, undo: Callable[[], None], at_least_s: float = 0.0) -> None:
+        if self._rng.random() < 0.6:
+            longest_s *= 0.3  # faults that overlap all the time leave nothing to be broken
+        self._loop.call_later(at_least_s + self._rng.uniform(0.01, longest_s), undo)
 
     # --- the network ---------------------------------------------------------------------------------------------
 
@@ -88,10 +100,10 @@ class Nemesis:
     def _break_wire(self) -> None:
         self._network.break_wire(*self._pair())
 
-    def _cut(self, links: list[tuple[str, str]]) -> None:
+    def _cut(self, links: list[tuple[str, str]], at_least_s: float = 0.0) -> None:
         self._trace("cut", links)
         self._network.cut_off(links)
-        self._later(3.0, lambda: self._network.mend(links))
+        self._later(3.0, lambda: self._network.mend(links), at_least_s)
 
     def _cut_link(self) -> None:
         """One direction, or both."""
@@ -111,6 +123,39 @@ class Nemesis:
         deaf, mute = self._rng.choice(((True, False), (False, True), (True, True)))
         self._cut([(other, name) for other in others if deaf] + [(name, other) for other in others if mute])
 
+    def _talk_nonsense(self) -> None:
+        """A broken member says what no correct one does: whoever hears it closes the connection and uses nothing."""
+        source, target = self._pair()
+        node = self._nodes[target]
+        if not node.up:
+            return
+        log, term = node.consensus._journal, node.consensus.term
+        last, last_term, number = log.last_index, log.last_term, self._rng.randrange(2**20)
+        nonsense: list[m.Message] = [m.AppendAck(term, number, last + 1 + number, False)]
+        if not node.consensus.is_leader:
+            nonsense += [
+                m.Append(term, number, 0, 0, last, []),
+                m.Append(term, number, last, last_term, last, [m.WireEntry(term, b"\x03members")]),
+                m.Append(term, number, last, last_term, last, [m.WireEntry(term + 1, NO_OP)]),
+            ]
+        raw = m.encode(self._rng.choice(nonsense)) if self._rng.random() < 0.8 else self._rng.randbytes(20)
+        self._network.slip_in(source, target, raw)
+
+    def _depose(self) -> None:
+        """The leader is cut off for as long as others need to elect another one, and clients still reach it."""
+        leader = self._leader()
+        if leader is not None and not self._network.cut:
+            others = [other for other in self._network.names if other != leader.name]
+            links = [link for other in others for link in ((leader.name, other), (other, leader.name))]
+            self._cut(links, at_least_s=1.0)
+
+    def _starve(self) -> None:
+        """What the leader sends to a follower hangs for long, and the connection stays open."""
+        leader = self._leader()
+        if leader is not None and not self._network.cut:
+            follower = self._rng.choice([name for name in self._network.names if name != leader.name])
+            self._cut([(leader.name, follower)], at_least_s=2.0)
+
     # --- processes and machines ----------------------------------------------------------------------------------
 
     def _kill(self) -> None:
@@ -121,7 +166,7 @@ class Nemesis:
 
     def _crash(self, node: Node, *, power: bool) -> None:
         node.crash(power=power)
-        self._later(2.0, lambda: self._start(node))
+        self._later(1.5, lambda: self._start(node))
 
     def _start(self, node: Node) -> None:
         if node.process is None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from raftfs.testing.simulation.node import Node
 
 _FULL_LOOK_EVERY = 64
+_CALL_S_MAX = 3.0  # twice what a client gives a node
 _DONE = (Code.OK, Code.CREATED, Code.REPLACED)
 
 
@@ -136,6 +137,11 @@ class Judge:
         elif isinstance(command, Remove):
             self.applications[envelope.key or ""].append(index)
             self.timeline[command.path].append((result.revision, None))
+
+    def ended(self, name: str, oldest_call_s: float | None, now_s: float) -> None:
+        """What a node was asked ends: applied, refused, or unknown at its deadline."""
+        if oldest_call_s is not None and now_s - oldest_call_s > _CALL_S_MAX:
+            raise Violation("every call ends", f"{name} has not answered for {now_s - oldest_call_s:.1f} s")
 
     # --- at the end ----------------------------------------------------------------------------------------------
 

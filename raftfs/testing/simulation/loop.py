@@ -13,7 +13,7 @@ import asyncio
 import contextvars
 import heapq
 import random
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, NoReturn
@@ -150,9 +150,12 @@ class Process:
 
     def _job_s(self) -> float:
         rng = self.rng
-        stall = rng.uniform(0.05, 0.4) if rng.random() < 0.005 else 0.0
-        if stall > 0.37:
-            stall *= 20  # a disk that hangs for longer than a leader may wait for it
+        stall = 0.0
+        if rng.random() < self.loop.stalls:
+            self.loop.seen["disk: hung"] += 1
+            stall = rng.uniform(0.05, 0.4)
+            if stall > 0.37:
+                stall *= 20  # a disk that hangs for longer than a leader may wait for it
         return rng.uniform(0.0001, 0.002) * self.slowness + stall
 
     def _end_job(self, number: int) -> None:
@@ -178,6 +181,10 @@ class VirtualLoop(asyncio.BaseEventLoop):
         super().__init__()
         self.now_s = 1000.0
         self.steps = 0
+        self.stalls = 0.005
+        """part of the work in threads that hangs for a while"""
+        self.seen: Counter[str] = Counter()
+        """how often each kind of fault has come"""
         self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
         """when, which one (timers of one instant go in the order in which they were made), what"""
         self._timer_number = 0

@@ -12,6 +12,8 @@ import asyncio
 import random
 from collections.abc import Callable, Iterable, Sequence
 
+import msgspec
+
 from raftfs.consensus import messages as m
 from raftfs.consensus.peers import Callbacks
 from raftfs.consensus.rpc import Handler
@@ -21,7 +23,17 @@ from raftfs.testing.simulation.loop import Process, VirtualLoop
 
 _REDIAL_S = (0.02, 0.5)
 _TICK_S = 1e-6  # nothing on one connection happens at the same instant: timers of one instant have no order
+_SMALL_BYTES = 64
+_LOOK_S = 0.1
 _GIVE_UP_S = 10.0  # what a sender waits for acknowledgements of TCP
+
+_FATES = {
+    (True, False): "lost",
+    (True, True): "out of order",
+    (False, True): "twice",
+    (False, False): "in time, though its connection broke",
+}
+"""gone from its connection, and arrives late over no connection"""
 
 Trace = Callable[..., None]
 
@@ -37,6 +49,12 @@ class Wire:
         self.waiting: list[bytes] = []
         self.flying: dict[int, tuple[asyncio.TimerHandle, bytes]] = {}
         self.sent = 0
+
+    def bytes_on_the_way(self) -> int:
+        """All that was sent and has not arrived, but for heartbeats and other small talk."""
+        return sum(len(raw) for raw in self.waiting if len(raw) > _SMALL_BYTES) + sum(
+            len(raw) for _, raw in self.flying.values() if len(raw) > _SMALL_BYTES
+        )
 
 
 class Network:
@@ -55,12 +73,16 @@ class Network:
         seed = rng.random()
         self._rngs = {(a, b): random.Random(f"{seed} {a} {b}") for a in names for b in names}
         self._numbers = 0
+        self.in_flight_bytes_max = 2**30
         self.on_violation: Callable[[Exception], None] = lambda _error: None
 
     # --- the nemesis's side --------------------------------------------------------------------------------------
 
     def cut_off(self, links: Iterable[tuple[str, str]]) -> None:
-        self.cut |= set(links)
+        links = set(links)
+        one_way = any((target, source) not in links for source, target in links)
+        self.loop.seen["network: cut one way" if one_way else "network: cut both ways"] += 1
+        self.cut |= links
 
     def mend(self, links: Iterable[tuple[str, str]]) -> None:
         """What waited goes on its way."""
@@ -77,6 +99,7 @@ class Network:
     def way_s(self, source: str, target: str) -> float:
         rng = self._rngs[source, target]
         if rng.random() < self.spike:
+            self.loop.seen["message: very late"] += 1
             return rng.uniform(0.01, 0.5)
         return 0.0001 + rng.random() * self.delay_s
 
@@ -86,6 +109,30 @@ class Network:
         wire = None if member is None else member.wires.get(target)
         if wire is not None:
             self._trace("break", source, target)
+            self._lose_flying(wire)
+            self._close(wire)
+
+    def settle(self) -> None:
+        """Whoever has a connection that broke, and does not know it yet, learns of it now."""
+        for member in self.members.values():
+            for wire in member.wires.values():
+                if not wire.open or wire.target.incoming.get(member.name) is not wire:
+                    wire.open = False
+                    self._tell_source(wire, 0.0)
+
+    def slip_in(self, source: str, target: str, raw: bytes) -> None:
+        """Bytes that ``source`` did not send arrive on its connection. If they are refused, it breaks."""
+        member = self.members.get(source)
+        wire = None if member is None else member.wires.get(target)
+        if wire is not None and wire.open:
+            self.loop.call_soon(self._hear_nonsense, wire, raw, context=wire.target.process.context)
+
+    def _hear_nonsense(self, wire: Wire, raw: bytes) -> None:
+        try:
+            message = m.decode(raw)
+            self._trace("nonsense", wire.source.name, wire.target.name, describe(message))
+            wire.target.on.message(wire.source.name, message)
+        except (m.ProtocolViolation, msgspec.MsgspecError):
             self._lose_flying(wire)
             self._close(wire)
 
@@ -130,6 +177,12 @@ class Network:
     def send(self, wire: Wire, raw: bytes) -> None:
         if not wire.open:
             return  # the sender has not learned yet that it broke
+        if len(raw) > _SMALL_BYTES and wire.bytes_on_the_way() > self.in_flight_bytes_max:
+            self.on_violation(
+                Violation(
+                    "bounded flow", f"{wire.bytes_on_the_way()} bytes from {wire.source.name} to {wire.target.name}"
+                )
+            )
         if not self.passes(wire.source.name, wire.target.name):
             wire.waiting.append(raw)
             if len(wire.waiting) == 1:
@@ -171,30 +224,44 @@ class Network:
         wire.waiting = []
         for number in list(wire.flying):
             timer, raw = wire.flying[number]
-            if rng.random() < 0.8:
+            gone = rng.random() < 0.8
+            if gone:
                 timer.cancel()
                 del wire.flying[number]
-            if not self.calm and rng.random() < self.late:
+            late = not self.calm and rng.random() < self.late
+            self.loop.seen[f"message: {_FATES[gone, late]}"] += 1
+            if late:
                 late_s = self.loop.now_s + rng.uniform(0.0, 1.0)
                 self.loop.call_at_world(late_s, self._deliver, wire, raw, context=wire.target.process.context)
 
     def _close(self, wire: Wire) -> None:
         wire.open = False
         rng = self._rngs[wire.source.name, wire.target.name]
-        self._tell_source(wire, rng.uniform(0.5, 4.0) if rng.random() < 0.3 and not self.calm else 0.0)
+        half_open = rng.random() < 0.3 and not self.calm
+        self.loop.seen["connection: half open"] += half_open
+        self._tell_source(wire, rng.uniform(0.5, 4.0) if half_open else 0.0)
         if rng.random() < 0.8 and self.passes(wire.source.name, wire.target.name):
             self._tell_target(wire)
 
     async def ask(self, source: SimulatedTransport, peer: str, kind: str, payload: bytes) -> bytes:
-        """A bulk request and its answer; for ever if the way is cut."""
+        """A bulk request and its answer. While the way is cut, they wait, as TCP does; if the peer dies, the connection
+        is gone."""
         await asyncio.sleep(self.way_s(source.name, peer))
         target = self.members.get(peer)
         if target is None or kind not in target.handlers:
             raise Unavailable(f"{peer} cannot be reached")
         answer: asyncio.Future[bytes] = self.loop.create_future()
-        if self.passes(source.name, peer):
-            target.process.spawn(self._serve(source, target, kind, payload, answer))
-        return await answer
+        await self._until_mended(source.name, peer)
+        target.process.spawn(self._serve(source, target, kind, payload, answer))
+        while not answer.done():
+            await asyncio.wait([answer], timeout=_LOOK_S)
+            if self.members.get(peer) is not target:
+                raise Unavailable(f"{peer} went away")
+        return answer.result()
+
+    async def _until_mended(self, source: str, target: str) -> None:
+        while not self.passes(source, target):  # noqa: ASYNC110  # whoever mends it tells nobody
+            await asyncio.sleep(_LOOK_S)
 
     async def _serve(
         self, source: SimulatedTransport, target: SimulatedTransport, kind: str, payload: bytes,
@@ -204,9 +271,9 @@ class Network:
             done: bytes | RaftfsError = await target.handlers[kind](source.name, payload)
         except RaftfsError as error:
             done = error
-        if self.passes(target.name, source.name):
-            when = self.loop.now_s + self.way_s(target.name, source.name)
-            self.loop.call_at_world(when, _answer, answer, done, context=source.process.context)
+        await self._until_mended(target.name, source.name)
+        when = self.loop.now_s + self.way_s(target.name, source.name)
+        self.loop.call_at_world(when, _answer, answer, done, context=source.process.context)
 
     def _tell_source(self, wire: Wire, wait_s: float) -> None:
         source = wire.source

@@ -11,6 +11,7 @@ import random
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import ExitStack, suppress
 from contextvars import Context
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -109,6 +110,7 @@ class WatchedMachine(StateMachine):
 
     def apply(self, index: int, term: int, commands: Sequence[bytes], configuration: bytes | None = None) -> list[Any]:
         if self._node.machine.disk.full:
+            self._node.machine.loop.seen["disk: full for the state"] += 1
             raise StorageFull("no space left on the simulated disk")
         results = super().apply(index, term, commands, configuration)
         self._node.judge.applied(self._node, index, term, commands, results, self.state_hash)
@@ -119,14 +121,22 @@ class WatchedMachine(StateMachine):
         self._db.close()
 
 
+@dataclass(frozen=True)
+class Flows:
+    """Entries' bytes that a leader sends in one message, and has unanswered on one connection."""
+
+    append_bytes: int
+    in_flight_bytes: int
+
+
 class Node:
     """``up`` while a process runs and has started."""
 
     def __init__(
         self, config: NodeConfig, machine: Machine, network: Network, judge: Judge, parts: Parts,
-        sizes: LogSizes, trace: Callable[..., None],
+        sizes: LogSizes, flows: Flows, trace: Callable[..., None],
     ) -> None:  # fmt: skip
-        self._sizes = sizes
+        self._sizes, self._flows = sizes, flows
         self.name, self.machine, self.judge = config.id, machine, judge
         self._config, self._network, self._parts, self._trace = config, network, parts, trace
         self.process: Process | None = None
@@ -135,7 +145,8 @@ class Node:
         self.up = False
         self._close = ExitStack()
         self._transport: SimulatedTransport | None = None
-        self._calls: dict[asyncio.Future[Any], None] = {}
+        self._calls: dict[asyncio.Future[Any], float] = {}
+        """what clients wait for → since when"""
 
     # --- life ----------------------------------------------------------------------------------------------------
 
@@ -186,6 +197,8 @@ class Node:
             on_behind=lambda leader: self.service.snapshots.behind(leader),
         )
         self._close.callback(self.consensus._engine.close)
+        guard = self.consensus._engine.guard
+        guard.append_bytes_max, guard.in_flight_bytes_max = self._flows.append_bytes, self._flows.in_flight_bytes
         await self.consensus.start()
         self.consensus.failed.add_done_callback(self._failed)
         self.service = Service(
@@ -201,6 +214,7 @@ class Node:
     async def _restart_on_snapshot(self, process: Process) -> None:
         await self.service.snapshots.ready.wait()
         self._trace("snapshot", self.name)
+        self.machine.loop.seen["snapshot installed"] += 1
         self.machine.loop.call_soon(self._begin_anew, process, context=Context())
 
     def _begin_anew(self, process: Process) -> None:
@@ -251,7 +265,9 @@ class Node:
 
     def _bury(self, *, power: bool) -> None:
         process = self._forget(power=power)
+        torn = self.machine.disk.torn
         self.machine.disk.survive(power=power)
+        self.machine.loop.seen["disk: file torn"] += self.machine.disk.torn - torn
         if power:
             self.machine.boot()
         self._close_files(process)
@@ -287,6 +303,10 @@ class Node:
         self._close.callback(reader.close)
         return reader
 
+    def oldest_call_s(self) -> float | None:
+        """Since when somebody has been waiting for an answer; None if nobody is."""
+        return min(self._calls.values(), default=None)
+
     # --- what clients do -----------------------------------------------------------------------------------------
 
     def call(self, work: Callable[[Service], Coroutine[Any, Any, Any]]) -> asyncio.Future[Any]:
@@ -296,7 +316,7 @@ class Node:
         if self.process is None or not self.up:
             answer.set_exception(ConnectionRefusedError(f"{self.name} is down"))
             return answer
-        self._calls[answer] = None
+        self._calls[answer] = self.machine.loop.now_s
         task = self.process.spawn(work(self.service))
 
         def done(task: asyncio.Task[Any]) -> None:

@@ -19,6 +19,7 @@ from raftfs.consensus.guard import Guard
 from raftfs.consensus.parts import Parts
 from raftfs.consensus.proposals import Proposals
 from raftfs.errors import RaftfsError, Unavailable, UnknownOutcome
+from raftfs.testing.simulation.plain import PlainEngine
 from raftfs.testing.simulation.simulation import Plant
 
 
@@ -78,6 +79,28 @@ class CommitsUnverified(Guard):
         super()._deliver(peer, **message)
 
 
+class SendsAllAtOnce(Guard):
+    """Without rule 8: nothing bounds what is on its way to a follower."""
+
+    def _open(self, peer: str) -> None:
+        super()._open(peer)
+        if peer in self._flows:
+            self._flows[peer].bytes_max = 2**62
+
+
+class BelievesMembers(Guard):
+    """Without rule 9: what no correct member sends is let in, as long as it has the shape of a message."""
+
+    def _check_entries(self, message: m.Append) -> None:
+        pass
+
+    def _receive_ack(self, peer: str, message: m.AppendAck) -> None:
+        if message.match_index > self._journal.last_index and message.term == self.core.term:
+            self._deliver(peer, type="next_node_idx", next_node_idx=message.match_index + 1, reset=False, success=True)
+        else:
+            super()._receive_ack(peer, message)
+
+
 class Disloyal(Elections):
     """Without rule 5: everybody who asks is granted a pre-vote and a vote, whatever leader lives."""
 
@@ -85,14 +108,39 @@ class Disloyal(Elections):
         return self._voter.is_leader
 
 
-class DisloyalEngine(Engine):
-    def __init__(self, **options: Any) -> None:
+class AsksForVotesAtOnce(Elections):
+    """Without pre-vote (rule 5): a node that hears no leader raises its term and asks for votes."""
+
+    def _ask(self, now_s: float) -> None:
+        self._quiet_since_s, self._timeout_s = now_s, self._draw()
+        self._voter.begin_election()
+
+
+class WaitsForTheTimeout(Elections):
+    """Without rule 6: that a leader's connection closed says nothing."""
+
+    def lost(self, peer: str) -> None:
+        pass
+
+
+class EngineWith(Engine):
+    """An engine with other elections."""
+
+    def __init__(self, *, elections: type[Elections], **options: Any) -> None:
         super().__init__(**options)
-        self.elections = Disloyal(
+        self.elections = elections(
             me=options["me"], peers=self.peers, voter=self, times=options["times"], emit=options["emit"],
             clock=options["clock"], rng=options["rng"],
         )  # fmt: skip
         self.guard.on_vote = self.elections.voted
+
+
+class LeadsWithoutQuorum(Engine):
+    """Without check-quorum (rule 5): a leader that nobody answers leads on."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._raft._SyncObj__conf.leaderFallbackTimeout = 3e8
 
 
 class AppliesBeforeDurable(Engine):
@@ -129,6 +177,17 @@ class AnswersForOthers(Proposals):
         super().applied(index, term, results)
 
 
+class WaitsForEver(Proposals):
+    """Without rule 7: no deadline, and no answer to what another leader's entry replaced (as PySyncObj's callbacks)."""
+
+    async def submit(self, command: bytes, pump: Callable[[], None], *, timeout_s: float) -> Any:
+        return await super().submit(command, pump, timeout_s=3e8)
+
+    def applied(self, index: int, term: int, results: Sequence[Any]) -> None:
+        self._open[index] = [(mine, batch) for mine, batch in self._open.pop(index, ()) if mine == term]
+        super().applied(index, term, results)
+
+
 class SaysNotApplied(Proposals):
     """What was proposed and is undecided at its deadline is called not applied."""
 
@@ -142,37 +201,53 @@ class SaysNotApplied(Proposals):
 
 @dataclass(frozen=True)
 class Planted:
-    """``seed``: one that found it when this was written, and ``found_as``: the promise that it broke then."""
+    """``within``: so many seeds, from 0 on, are enough to find it."""
 
     plant: Plant
-    seed: int = 0
-    found_as: str = ""
+    within: int
 
 
-def _guard(guard: type[Guard], *, harm: tuple[str, ...] = ()) -> Plant:
+def _guard(guard: type[Guard], *harm: str) -> Plant:
     return Plant(Parts(engine=partial(Engine, guard=guard)), harm=harm)
 
 
+def _elections(elections: type[Elections], trial: str) -> Plant:
+    return Plant(Parts(engine=partial(EngineWith, elections=elections)), trial=trial)
+
+
+_SLOW: Final = (1.0, 100.0)
+
 PLANTS: Final[dict[str, Planted]] = {
-    "acknowledgements before durability": Planted(_guard(AcksBeforeDurable), 88, "leader completeness"),
-    "removal of what matches": Planted(
-        _guard(CutsWhatMatches, harm=("break_wire", "lose_power", "kill")), 50, "liveness"
+    "plain PySyncObj": Planted(Plant(Parts(engine=PlainEngine), harm=("depose", "restart_all"), slow=_SLOW), 100),
+    "rule 1: acknowledgements before durability": Planted(
+        Plant(Parts(engine=partial(Engine, guard=AcksBeforeDurable)), harm=("depose", "restart_all"), slow=_SLOW), 200
     ),
-    "every acknowledgement counts": Planted(
-        _guard(CountsEveryAck, harm=("lose_power", "restart_all")), 200, "leader completeness"
-    ),
-    "no loyalty to a live leader": Planted(Plant(Parts(engine=DisloyalEngine)), 2, "loyalty"),
+    "rule 2: removal of what matches": Planted(_guard(CutsWhatMatches, "break_wire", "kill"), 200),
+    "rule 3: every acknowledgement counts": Planted(_guard(CountsEveryAck, "lose_power", "restart_all"), 100),
+    "rule 5: no loyalty to a live leader": Planted(_elections(Disloyal, "break_a_link"), 20),
+    "rule 5: no pre-vote": Planted(_elections(AsksForVotesAtOnce, "break_a_link"), 20),
+    "rule 5: no check-quorum": Planted(Plant(Parts(engine=LeadsWithoutQuorum), trial="silence_the_leader"), 20),
+    "rule 6: no quick failover": Planted(_elections(WaitsForTheTimeout, "kill_the_leader"), 20),
+    "rule 7: proposals without an end": Planted(Plant(Parts(proposals=WaitsForEver), harm=("depose",)), 100),
+    "rule 8: no bound of what is in flight": Planted(_guard(SendsAllAtOnce, "starve"), 100),
+    "rule 9: members are believed": Planted(_guard(BelievesMembers, "talk_nonsense", "kill"), 20),
     "application before durability": Planted(
-        Plant(Parts(engine=AppliesBeforeDurable), harm=("lose_power", "slow_down")), 125, "a node goes on"
+        Plant(Parts(engine=AppliesBeforeDurable), harm=("restart_all",), slow=_SLOW), 200
     ),
-    "reads without confirmation": Planted(
-        Plant(Parts(barriers=ReadsUnconfirmed), harm=("isolate",)), 31, "revisions follow real time"
-    ),
-    "reads at once in a new term": Planted(Plant(Parts(barriers=ReadsAtOnce)), 37, "revisions follow real time"),
-    "answers of another entry": Planted(Plant(Parts(proposals=AnswersForOthers)), 13, "durability"),
-    "unknown called not applied": Planted(Plant(Parts(proposals=SaysNotApplied)), 3, "exactly once"),
-    "votes are forgotten": Planted(Plant(forgets="term"), 15, "terms never go back"),
-    "journal is not synced": Planted(Plant(forgets=".segment"), 4, "a node goes on"),
-    "retries without a key": Planted(Plant(keys=False), 6, "exactly once"),
+    "reads without confirmation": Planted(Plant(Parts(barriers=ReadsUnconfirmed), harm=("depose",)), 300),
+    "reads at once in a new term": Planted(Plant(Parts(barriers=ReadsAtOnce), harm=("depose",)), 300),
+    "answers of another entry": Planted(Plant(Parts(proposals=AnswersForOthers), harm=("isolate", "partition")), 200),
+    "unknown called not applied": Planted(Plant(Parts(proposals=SaysNotApplied)), 200),
+    "votes are forgotten": Planted(Plant(forgets="term"), 150),
+    "journal is not synced": Planted(Plant(forgets=".segment"), 50),
+    "retries without a key": Planted(Plant(keys=False), 50),
 }
 """A fault's name → it, and how soon it is found."""
+
+SEARCHED: Final[dict[str, Planted]] = {
+    "rule 4: unverified entries are committed": Planted(
+        Plant(Parts(engine=partial(Engine, guard=CommitsUnverified)), harm=("partition", "cut_link"), append_bytes=100),
+        0,
+    ),
+}
+"""What no number of seeds is known to be enough for."""
