@@ -19,7 +19,7 @@ from raftfs.testing.nemesis.schedule import KINDS, Fault, Kind, draw
 from raftfs.testing.nemesis.servers import FRONTENDS, Servers
 from raftfs.testing.nemesis.trial import Report, Trial
 
-_FAULT_TAIL_S_MAX: Final = 300.0
+_FAULT_TAIL_S_MAX: Final = 600.0
 """So long after the time of the run the last fault may go on: a member is replaced, and that takes what it takes."""
 
 _OK_PER_S_MIN: Final = 2.0
