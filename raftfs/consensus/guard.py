@@ -212,7 +212,7 @@ class Guard(Transport):  # type: ignore[misc]  # PySyncObj has no types
         # A voter that is alone commits without asking anybody, also what is not durable here: rule 1 for its learners.
         commit = self._durable(message["commit_index"])
         if "prevLogIdx" not in message or 0 < flow.sent_index < self._journal.first_index:
-            # The peer needs what is cut off, or was silent while it was cut: it is asked whether it has our first entry.
+            # The peer needs what is cut off, or was silent while it was cut: is our first entry there?
             self._ask_for_first(peer, flow, commit)
             return self._pause(peer, flow)
         prev, entries = message["prevLogIdx"], message["entries"]
