@@ -8,7 +8,7 @@ Removing a conflicting suffix writes nothing: the next record simply has an inde
 takes the later one. Until that record is durable, a crash brings the old suffix back, which is a state that this log
 legally had and in which nothing of the new one was acknowledged.
 
-Memory: about 20 bytes an entry, and the bytes of the newest entries up to a limit; older ones are read back from
+Memory: 12 bytes an entry, and the bytes of the newest entries up to a limit; older ones are read back from
 disk. The class is confined to one thread, except ``write``.
 """
 
@@ -20,6 +20,7 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, overload
 
@@ -408,9 +409,7 @@ class Journal:
             number = segments.segment_number(path)
             if number != self._segment + 1:
                 raise CorruptData(f"{self._directory}: segment {self._segment + 1} is missing before {path.name}")
-            records, end = segments.read_segment(path, last=last)
-            for record in records:
-                self._replay(path, number, record)
+            end = segments.read_segment(path, partial(self._replay, path, number), last=last)
             self._segment, self._offset = number, end
         if self._segment and not self._look:
             self._secure_tail()

@@ -11,7 +11,7 @@ segment. Otherwise it is a torn tail, on which nothing was acknowledged, and is 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -91,8 +91,9 @@ def decode_record(raw: bytes | memoryview, offset: int = 0) -> Record | None:
     return Record(offset, index, term, data, synced) if _crc(index, term, synced, data) == crc else None
 
 
-def read_segment(path: Path, *, last: bool) -> tuple[list[Record], int]:
-    """All records of a segment, and the length in bytes of its good part.
+def read_segment(path: Path, take: Callable[[Record], None], *, last: bool) -> int:
+    """Give every record of a segment to ``take``, one at a time: a segment may hold hundreds of thousands. Returns the
+    length in bytes of the segment's good part.
 
     With ``last`` (the newest segment) a torn tail is left out of that length. Raises CorruptData naming file and
     offset for anything else that is wrong.
@@ -102,18 +103,17 @@ def read_segment(path: Path, *, last: bool) -> tuple[list[Record], int]:
     if raw[:SEGMENT_HEADER_BYTES] not in (encode_header(number), encode_header(number, base=True)):
         # A crash right after the file was made leaves an unfinished header and no durable record.
         if last and not any(record.synced > 0 for record in _scan(raw, 0)):
-            return [], 0
+            return 0
         raise CorruptData(f"{path}: damaged segment header at offset 0")
-    records: list[Record] = []
     offset = SEGMENT_HEADER_BYTES
     while offset < len(raw):
         record = decode_record(raw, offset)
         if record is None:
             _refuse_damage(path, raw, offset, last=last)
             break
-        records.append(record)
+        take(record)
         offset = record.end
-    return records, offset
+    return offset
 
 
 def _refuse_damage(path: Path, raw: bytes, offset: int, *, last: bool) -> None:

@@ -113,7 +113,8 @@ def _parts(path: Path, root: Path) -> Iterator[tuple[int, str]]:
 def _segment(path: Path) -> Iterator[tuple[int, str]]:
     for offset, part in ((0, "magic"), (8, "number"), (16, "flags"), (20, "header crc"), (31, "header end")):
         yield offset, part
-    records, _ = segments.read_segment(path, last=True)
+    records: list[segments.Record] = []
+    segments.read_segment(path, records.append, last=True)
     for record in records:
         for offset, part in ((0, "length"), (4, "crc"), (8, "index"), (16, "term"), (24, "synced")):
             yield record.offset + offset, part
