@@ -15,12 +15,14 @@ from typing import Any
 import pytest
 
 from raftfs.consensus.engine import Engine
-from raftfs.consensus.guard import SafetyViolation
+from raftfs.consensus.flow import Flow
+from raftfs.consensus.guard import Guard, SafetyViolation
 from raftfs.consensus.membership import Configuration, MemberRecord
 from raftfs.errors import CorruptData
 from raftfs.testing.invariants import Violation
 
-from .guarded_cluster import GuardedCluster
+from .cluster import ELECTION_S
+from .guarded_cluster import GuardedCluster, GuardedMaker
 from .plain_cluster import virtual_engine
 from .schedules import Schedule
 from .test_random_schedules import memory_directory
@@ -116,13 +118,15 @@ def test_every_promise_is_kept_while_members_come_and_go() -> None:
     assert acknowledged > 10 * len(_seeds())
 
 
-class LearnersCount(Engine):
-    """Who only listens is counted like the others."""
+class ListenersCount(Guard):
+    """What one that only listens acknowledges is counted for everybody."""
 
-    def _take_members(self) -> None:
-        everybody = self.configuration.ids - {self.me}
-        self.guard.members(everybody, frozenset(), lambda: self._change_cluster(everybody))
-        self.peers = self.elections.peers = everybody
+    def _hold_ack(self, peer: str, flow: Flow) -> None:
+        super()._hold_ack(peer, flow)
+        if peer in self._learners:
+            for voter in sorted(self._voters):
+                reached = min(flow.match_index, self._journal.durable_index) + 1
+                self._deliver(voter, type="next_node_idx", next_node_idx=reached, reset=False, success=True)
 
 
 class TwoAtOnce(Engine):
@@ -155,16 +159,82 @@ class AtCommit(Engine):
 
 
 @pytest.mark.parametrize(
-    ("engine", "first"),
-    [(LearnersCount, 100), (TwoAtOnce, 0), (TooNew, 80), (AtCommit, 70)],
-    ids=["learners count", "two changes at once", "a leader that is too new", "counted at commit"],
+    ("left_out", "first"),
+    [({"engine": TwoAtOnce}, 0), ({"engine": AtCommit}, 110)],
+    ids=["two changes at once", "counted at commit"],
 )
-def test_a_rule_of_changes_that_is_left_out_is_missed(engine: type[Engine], first: int) -> None:
-    for seed in range(first, first + 200):
+def test_a_rule_of_changes_that_is_left_out_is_missed(left_out: dict[str, Any], first: int) -> None:
+    for seed in range(first, first + 100):
         try:
-            run(seed, engine=engine)
+            run(seed, **left_out)
         except (Violation, SafetyViolation, CorruptData) as error:
             if not (isinstance(error, Violation) and error.rule == "liveness"):
                 print(f"seed {seed}: {error}")
                 return
     pytest.fail("no schedule needed the rule")
+
+
+def two_leaders_change_the_members(cluster: GuardedCluster) -> None:
+    """``a`` adds ``e`` and is cut off with it; ``b`` removes ``a`` in the next term, and only ``c`` gets that. Then
+    ``a`` comes back, elected by ``d`` and ``e`` (Ongaro, raft-dev, July 2015). Too rare for random schedules.
+
+    Raises ValueError where the rule is kept: nothing of ``b``'s term is committed when it wants to make the change.
+    """
+    network, nodes = cluster.network, cluster.nodes
+    cluster.elect("a")
+    cluster.run(0.5)
+    for name in "bcd":
+        network.reset("a", name)
+    assert nodes["a"].engine.change(nodes["a"].engine.configuration.with_member(MemberRecord("e", "", ""))) is not None
+    cluster.run_only("a", 0.4)
+    cluster.clock.advance(ELECTION_S)
+    cluster.tick("b")
+    network.drain()
+    cluster.tick("b")
+    network.hold("b", "d")
+    network.deliver("b", "d")  # the request for its vote, and nothing that comes after it
+    network.drain()
+    assert cluster.is_leader("b")
+    assert nodes["b"].engine.change(nodes["b"].engine.configuration.without("a")) is not None
+    precious = cluster.put("b", "precious")
+    cluster.run_only("b", 0.4, step_s=0.05)
+    assert precious.acknowledged
+    cluster.crash("b")
+    network.isolate("c")
+    network.connect("a", "d")
+    cluster.run(5.0)
+    assert cluster.is_leader("a") or cluster.is_leader("e")
+    for name in "ade":
+        network.connect(name, "c")
+    cluster.run(1.0)
+
+
+def test_a_leader_changes_members_only_once_its_term_has_a_committed_entry(guarded: GuardedMaker) -> None:
+    with pytest.raises(SafetyViolation, match="is committed"):
+        two_leaders_change_the_members(guarded("abcde", voters="abcd", engine=TooNew))
+    with pytest.raises(ValueError, match="too new"):
+        two_leaders_change_the_members(guarded("abcde", voters="abcd"))
+
+
+def written_beside_a_listener(cluster: GuardedCluster) -> bool:
+    """The leader reaches only ``d``, which listens. Whether its write is acknowledged; if so, the others lack it."""
+    cluster.elect("a")
+    cluster.run(0.5)
+    engine = cluster.nodes["a"].engine
+    assert engine.change(engine.configuration.with_member(MemberRecord("d", "", "", voter=False))) is not None
+    cluster.run(0.5)
+    for name in "bc":
+        cluster.network.reset("a", name)
+        cluster.network.reset("d", name)
+    write = cluster.put("a", "precious")
+    cluster.run_only("a", 0.3, step_s=0.05)
+    assert cluster.log("d")[-1] == cluster.log("a")[-1], "the listener has it"
+    cluster.run(3.0)
+    assert cluster.is_leader("b") or cluster.is_leader("c")
+    assert "precious" not in cluster.values("b") + cluster.values("c")
+    return write.acknowledged
+
+
+def test_what_a_listener_acknowledges_counts_for_nothing(guarded: GuardedMaker) -> None:
+    assert written_beside_a_listener(guarded("abcd", voters="abc", guard=ListenersCount)), "lost"
+    assert not written_beside_a_listener(guarded("abcd", voters="abc"))
