@@ -11,8 +11,10 @@ from pathlib import Path
 import msgspec
 
 from raftfs.consensus import messages as m
+from raftfs.consensus.compatibility import our_versions
 from raftfs.consensus.guard import NO_OP
 from raftfs.consensus.journal import Journal
+from raftfs.consensus.peers import Hello
 from raftfs.consensus.proposals import encode_batch
 from raftfs.consensus.termfile import TermFile
 from raftfs.service.datadir import Identity, write_identity
@@ -54,6 +56,13 @@ _COMMANDS: list[Command] = [
     UploadAbort(2),
     UploadExpire(),
     Remove("/copy", "directory", recursive=True),
+]
+_HELLOS = [
+    Hello("c", "b", "a", "raft", our_versions(), "ub", False),
+    Hello("c", "b", "a", "bulk", our_versions(), "ub", True),
+    Hello("c", "b", "a", "raft", our_versions(), "another", True),
+    Hello("c", "x", "a", "raft", our_versions(), "ux", False),
+    Hello("another", "b", "n1", "raft", our_versions(7), "ub", False),
 ]
 FURNITURE = [
     encode(Envelope(CommitFile(f"/{name}", 1, data=b"x", parents=True), 1)) for name in ("a/b", "a/c", "d", "e")
@@ -167,6 +176,7 @@ def real() -> dict[str, list[bytes]]:
             _bulk([1, "unavailable", "why"], b""),
             _bulk([1, "not_found", "x"], b""),
         ],
+        "greetings": [msgspec.msgpack.encode(hello) for hello in _HELLOS],
         "handlers": [
             b"\0" + bytes(32),
             b"\1" + bytes(32) + b"chunk",

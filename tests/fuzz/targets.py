@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import itertools
 import random
 import struct
 import tempfile
@@ -14,13 +15,17 @@ from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from raftfs.chunks import ChunkStore
 from raftfs.client import answers
 from raftfs.config import NodeConfig
-from raftfs.consensus import frames, rpc
+from raftfs.consensus import Configuration, MemberRecord, PeerTransport, Roster, frames, our_versions, rpc
 from raftfs.consensus import messages as m
+from raftfs.consensus.compatibility import disagreement
 from raftfs.consensus.guard import Guard, SafetyViolation
 from raftfs.consensus.journal import Journal
+from raftfs.consensus.peers import Hello, Welcome
 from raftfs.consensus.termfile import TermFile
 from raftfs.decoding import UNDECODABLE
 from raftfs.errors import CorruptData, InvalidRequest, RaftfsError
@@ -33,6 +38,7 @@ from raftfs.testing.fakes import FakeConsensus, FakeLog, FakeNetwork, FakeTransp
 from raftfs.versions import FORMAT_VERSION
 from tests.consensus.guarded_cluster import GuardedCluster
 from tests.consensus.plain_cluster import virtual_engine
+from tests.consensus.ports import free_address
 
 from .seeds import JOURNAL_ENTRIES, VOTE, journal_files
 
@@ -110,6 +116,52 @@ def frames_(connection: type[frames.Connection] = frames.Connection) -> Iterator
 
 
 @contextmanager
+def greetings(transport: type[PeerTransport] = PeerTransport) -> Iterator[Check]:
+    """Whoever does not say who it is, as a member of this cluster, is not welcomed and not heard; the next one is."""
+    address = free_address()
+    records = (MemberRecord("a", address, "", "ua"), MemberRecord("b", "127.0.0.1:1", "", "ub"))
+    under_test = transport(
+        roster=Roster(me="a", uuid="ua", configuration=Configuration(records), index=5), cluster_id="c", listen=address
+    )
+
+    def may_come(data: bytes) -> bool:
+        try:
+            hello = msgspec.msgpack.decode(data, type=Hello)
+        except UNDECODABLE:
+            return False
+        who = (hello.cluster_id, hello.receiver, hello.sender, hello.uuid)
+        return who == ("c", "a", "b", "ub") and disagreement("a", our_versions(), "b", hello.versions) is None
+
+    async def greet(data: bytes) -> Welcome | None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(address.rpartition(":")[2]))
+        try:
+            writer.write(struct.pack(">I", len(data)) + data)
+            async with asyncio.timeout(20):
+                (length,) = struct.unpack(">I", await reader.readexactly(4))
+                return msgspec.msgpack.decode(await reader.readexactly(length), type=Welcome)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return None
+        finally:
+            writer.close()
+
+    async def check(data: bytes) -> None:
+        welcome = await greet(data)
+        welcomed = welcome is not None and welcome.refused is None
+        assert welcomed == may_come(data), welcome
+        good = Hello("c", "b", "a", "raft", our_versions(), "ub", False)
+        answer = await greet(msgspec.msgpack.encode(good))
+        assert answer is not None
+        assert answer.refused is None
+
+    with asyncio.Runner() as runner:
+        runner.run(under_test.start())
+        try:
+            yield lambda data: runner.run(check(data))
+        finally:
+            runner.run(under_test.stop())
+
+
+@contextmanager
 def bulk(
     client: type[rpc.BulkClient] = rpc.BulkClient, server: type[rpc.BulkServer] = rpc.BulkServer
 ) -> Iterator[Check]:
@@ -175,11 +227,12 @@ def messages(guard: type[Guard] = Guard) -> Iterator[Check]:
     protocol, or lets the node stop for safety. The first byte says from whom to whom."""
     with _folder() as folder, virtual_engine() as clock:
         made: list[GuardedCluster] = []
+        numbers = itertools.count()
 
         def fresh() -> GuardedCluster:
             if made:
                 made.pop().close()
-            path = folder / str(random.random())
+            path = folder / str(next(numbers))
             path.mkdir()
             made.append(GuardedCluster("abc", clock, path, guard=guard))
             made[0].elect("a")
@@ -371,6 +424,7 @@ def bodies(
 
 TARGETS: dict[str, Target] = {
     "frames": frames_,
+    "greetings": greetings,
     "bulk": bulk,
     "handlers": handlers,
     "messages": messages,

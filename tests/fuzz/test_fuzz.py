@@ -21,6 +21,7 @@ from raftfs.consensus import frames, rpc, segments
 from raftfs.consensus import messages as m
 from raftfs.consensus.guard import Guard
 from raftfs.consensus.journal import Journal
+from raftfs.consensus.peers import Hello, PeerTransport
 from raftfs.consensus.termfile import TermFile
 from raftfs.http import Call, HttpMetrics, HttpServer
 from raftfs.service.datadir import Identity
@@ -33,7 +34,7 @@ from .mutate import CORPUS
 from .run import Finding, fuzz_one
 
 EXAMPLES = int(os.environ.get("RAFTFS_TEST_FUZZ_EXAMPLES", "300"))
-SLOW = {"messages": 5, "http": 4, "frontend": 40, "client": 40, "commands": 2, "journal": 2}
+SLOW = {"messages": 5, "http": 4, "frontend": 40, "client": 40, "commands": 2, "journal": 2, "greetings": 4}
 """How many times fewer inputs a target gets, because each costs more."""
 
 
@@ -158,8 +159,16 @@ class RaisingClient(AsyncClient):
         raise KeyError("size")
 
 
+class Hospitable(PeerTransport):
+    """Welcomes everybody who names a member."""
+
+    def _check_hello(self, hello: Hello, connection: frames.Connection) -> str | None:
+        return None if hello.sender in self._peers else "no member"
+
+
 BROKEN: dict[str, Any] = {
     "frames": partial(targets.frames_, LateLimit),
+    "greetings": partial(targets.greetings, Hospitable),
     "bulk": partial(targets.bulk, TrustingClient),
     "messages": partial(targets.messages, ForgetfulGuard),
     "journal": partial(targets.journal, journal_without_checksums),
