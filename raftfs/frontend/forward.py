@@ -76,8 +76,11 @@ class Forwarder:
         return response
 
     async def read(self, call: Call, *, leader_first: bool = False) -> web.StreamResponse:
-        """Have a read answered by any node: the next one whenever one fails, is slow, or cannot, until the deadline."""
+        """Have a read answered by any node: the next one whenever one fails, is slow, or cannot, until the deadline.
+        ``leader_first``: by the leader if there is one, who knows most of the cluster."""
         _check_hops(call)
+        if leader_first and self.directory.leader() is None:
+            await self.directory.find()
         tried: set[str] = set()
         last: web.StreamResponse | None = None
         reason = "no node is known"

@@ -57,6 +57,16 @@ async def test_everything_goes_through(url: str, http: aiohttp.ClientSession) ->
         assert len(ClusterStatus.model_validate_json(await answer.read()).members) == 3
 
 
+async def test_the_leader_is_asked_about_the_cluster(
+    cluster: InProcessCluster, http: aiohttp.ClientSession, open_frontend: Open
+) -> None:
+    """Another node may be one that the others refuse, and know nothing."""
+    for leader in ("n1", "n2", "n3"):
+        cluster.log.lead(leader)
+        async with open_frontend(cluster.urls) as frontend, http.get(f"{frontend.url}/v1/cluster/leader") as answer:
+            assert (await answer.json())["node"] == leader
+
+
 async def test_any_node_takes_any_write(cluster: InProcessCluster, http: aiohttp.ClientSession) -> None:
     for node in cluster.nodes.values():
         assert await put(http, node.url, f"small-{node.id}") == 201
