@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from importlib import metadata
@@ -23,11 +23,11 @@ from raftfs.consensus import messages as m
 from raftfs.consensus.disk import DiskWatch
 from raftfs.consensus.elections import Elections
 from raftfs.consensus.guard import COMMANDS, Guard
-from raftfs.consensus.journal import Journal
+from raftfs.consensus.journal import Journal, PyEntry
 from raftfs.consensus.membership import Configuration, check_step, decode_configuration, encode_configuration
 from raftfs.consensus.rejoin import Mark, Rejoin
 from raftfs.errors import ConfigError
-from raftfs.limits import APPEND_MESSAGE_BYTES_MAX, DISK_HANG_TIMEOUTS_MAX
+from raftfs.limits import APPEND_MESSAGE_BYTES_MAX, DISK_HANG_TIMEOUTS_MAX, PEER_ENTRIES_IN_FLIGHT_MAX
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +39,7 @@ NAMES: Final = {
     "_getLeader": "who leads, as far as this node knows",
     "_isLeader": "whether this node leads",
     "_SyncObj__doChangeCluster": "adds and removes one voting member, at once",
+    "_SyncObj__getEntries": "what is sent next: it looks at each entry up to a size, see _bound_walks",
     "_SyncObj__pipeNotifier": "wakes a sleeper in its poller: nobody sleeps there, so it is put to rest",
     "_poller": "asked at each tick about that notifier's pipe and nothing else: put to rest, too",
     "_SyncObj__raftLastApplied": "set once after a restart: what the state machine already holds is not walked again",
@@ -92,6 +93,7 @@ class Engine:
         with _journal_instead(journal):
             self._raft = SyncObj(Node(me), [Node(peer) for peer in peers], conf=_conf(times), transport=self.guard)
         _put_to_rest(self._raft)
+        _bound_walks(self._raft)
         self._raft._SyncObj__raftLastApplied = max(1, applied_index)
         self.guard.core = self
         self.elections = Elections(
@@ -330,6 +332,21 @@ def _put_to_rest(raft: SyncObj) -> None:
     for end in ("R", "W"):
         os.close(getattr(notifier, f"_PipeNotifier__pipe{end}"))
     raft._SyncObj__pipeNotifier = raft._poller = _AtRest()
+
+
+def _bound_walks(raft: SyncObj) -> None:
+    """For each message to a member that is behind, PySyncObj adds up the lengths of all entries that could go into it:
+    tens of thousands, if they are small, of which the guard takes a few. Here it gets no more than may be in flight,
+    and asks again if the guard took them all."""
+    entries = raft._SyncObj__getEntries
+
+    def bounded(first: int | None, count: int | None = None, bytes_max: int | None = None) -> Sequence[PyEntry]:
+        if bytes_max is not None:
+            count, bytes_max = PEER_ENTRIES_IN_FLIGHT_MAX, None  # the guard sees to the bytes
+        found: Sequence[PyEntry] = entries(first, count, bytes_max)
+        return found
+
+    raft._SyncObj__getEntries = bounded
 
 
 @contextmanager

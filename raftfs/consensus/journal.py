@@ -250,7 +250,7 @@ class Journal:
     def cut(self, *, keep_segments: int, below: int) -> list[Path]:
         """Forget the oldest whole segments, down to the newest ``keep_segments``, as long as all their entries have an
         index under ``below`` (which must be durable in the state). Returns the files, for ``unlink``."""
-        newest = min(self._segment - keep_segments + 1, self._places[below - self._first] >> 32)
+        newest = self._first_kept(keep_segments, below)
         gone = bisect_left(self._places, newest << 32)
         if gone == 0:
             return []
@@ -265,6 +265,14 @@ class Journal:
             self._tail_bytes -= len(self._tail.pop(self._tail_first, b""))
             self._tail_first += 1
         return [segments.segment_path(self._directory, number) for number in range(oldest, newest)]
+
+    def can_cut(self, *, keep_segments: int, below: int) -> bool:
+        """Whether ``cut`` would forget anything."""
+        return self._places[0] >> 32 < self._first_kept(keep_segments, below)
+
+    def _first_kept(self, keep_segments: int, below: int) -> int:
+        """The oldest segment that a cut leaves."""
+        return min(self._segment - keep_segments + 1, self._places[below - self._first] >> 32)
 
     def unlink(self, paths: list[Path]) -> None:
         """Delete segments that ``cut`` gave, oldest first, each durably before the next, so that a crash leaves no gap

@@ -446,10 +446,13 @@ class Consensus:
         kept = self._sizes.segments_kept
         if self._journal.segment_count <= kept + max(1, kept // 2):
             return
+        below = self.applied_index if self._held_index is None else min(self._held_index, self.applied_index)
+        below = max(below, self._journal.first_index)
+        if not self._journal.can_cut(keep_segments=kept, below=below):
+            return  # the log is held for a member: making the state durable after each entry would gain nothing
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._apply_thread, self._applier.checkpoint)
-        below = self.applied_index if self._held_index is None else min(self._held_index, self.applied_index)
-        gone = self._journal.cut(keep_segments=kept, below=max(below, self._journal.first_index))
+        gone = self._journal.cut(keep_segments=kept, below=below)
         if gone:
             await loop.run_in_executor(self._writer, self._journal.unlink, gone)
             log.info("cut the log: it begins at index %d now", self._journal.first_index)

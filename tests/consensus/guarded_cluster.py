@@ -144,6 +144,7 @@ class GuardedCluster(Cluster):
         guard: type[Guard] = Guard,
         rejoin: type[Rejoin] = Rejoin,
         barriers: type[Barriers] = Barriers,
+        journal: type[Journal] = Journal,
         damages: bool = False,
         lazy_disk: bool = False,
         apply_what_is_not_durable: bool = False,
@@ -158,6 +159,7 @@ class GuardedCluster(Cluster):
         self.guard = guard
         self.rejoin = rejoin
         self.barriers = barriers
+        self.journal = journal
         self.damages = damages
         self.lazy_disk = lazy_disk
         self.apply_what_is_not_durable = apply_what_is_not_durable
@@ -170,7 +172,7 @@ class GuardedCluster(Cluster):
     def start(self, name: str) -> None:
         state = self.states[name]
         directory = self.directory / name
-        journal = Journal(directory, commit_floor=len(state.applied), **self.journal_options)
+        journal = self.journal(directory, commit_floor=len(state.applied), **self.journal_options)
         self.nodes[name] = Member(self, name, state, journal)
         self._settle(name)
 

@@ -11,6 +11,7 @@ from typing import Any
 from raftfs.config import RaftTimes
 from raftfs.consensus import Configuration, Consensus, Entry
 from raftfs.consensus import messages as m
+from raftfs.consensus.parts import LogSizes
 from raftfs.consensus.peers import Callbacks
 from raftfs.errors import NotLeader
 
@@ -58,6 +59,7 @@ class Echo:
 
     def __init__(self) -> None:
         self.commands: list[bytes] = []
+        self.checkpoints = 0
         self.raises = False
         self.raised = 0
 
@@ -69,9 +71,12 @@ class Echo:
             self.commands += entry.commands
         return [list(entry.commands) for entry in entries]
 
+    def checkpoint(self) -> None:
+        self.checkpoints += 1
+
 
 class Members:
-    def __init__(self, directory: Path, names: str) -> None:
+    def __init__(self, directory: Path, names: str, sizes: LogSizes | None) -> None:
         self.wires: dict[str, Wire] = {}
         self.states = {name: Echo() for name in names}
         self.nodes: dict[str, Consensus] = {}
@@ -85,6 +90,7 @@ class Members:
                 applied_index=0,
                 times=QUICK,
                 transport=Wire(name, self.wires),  # type: ignore[arg-type]
+                sizes=sizes,
             )
 
     async def until(self, condition: Callable[[], object]) -> None:
@@ -113,9 +119,9 @@ class Members:
 
 
 @asynccontextmanager
-async def members(directory: Path, names: str = "abc") -> AsyncIterator[Members]:
+async def members(directory: Path, names: str = "abc", sizes: LogSizes | None = None) -> AsyncIterator[Members]:
     """Members that run, all connected."""
-    group = Members(directory, names)
+    group = Members(directory, names, sizes)
     for node in group.nodes.values():
         await node.start()
     for name, wire in group.wires.items():

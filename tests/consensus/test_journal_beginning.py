@@ -30,8 +30,12 @@ def test_a_cut_keeps_whole_segments_and_what_is_not_below(tmp_path: Path) -> Non
     journal = long_journal(tmp_path)
     before = contents(journal)
     count = journal.segment_count
+    assert journal.can_cut(keep_segments=2, below=60)
+    assert not journal.can_cut(keep_segments=count, below=60)
+    assert not journal.can_cut(keep_segments=2, below=1)
     gone = journal.cut(keep_segments=2, below=60)
     assert len(gone) == count - 2
+    assert not journal.can_cut(keep_segments=2, below=60)
     journal.unlink(gone)
     kept = contents(journal)
     assert kept == before[-len(kept) :]
