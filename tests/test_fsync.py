@@ -38,5 +38,5 @@ async def test_a_node_makes_its_data_directory_to_last(tmp_path: Path) -> None:
         async with Node(config):
             pass
     assert seen[:2] == [("directory", tmp_path), ("directory", tmp_path / "new")]
-    identity = seen.index(("replace", config.data_dir / "node.json"))
-    assert identity < seen.index(("replace", config.data_dir / "journal" / "term"))
+    term = seen.index(("replace", config.data_dir / "journal" / "term"))
+    assert term < seen.index(("replace", config.data_dir / "node.json")), "who has a name has a file for its votes"
