@@ -285,7 +285,7 @@ class _Write:
                     self._note_broken(f"{leader} did not answer in time")
                     raise self._given_up()
                 pause_s = FAILOVER_S
-                if await self._moved_from(leader) and not task.done():
+                if await self._has_moved(leader, task):
                     self._note_broken(f"{leader} does not lead any more")
                     return None
         finally:
@@ -300,6 +300,17 @@ class _Write:
         if whole_s is not None:
             return now_s >= whole_s + call.timeout_s
         return now_s >= moved_s + BODY_IDLE_S_MAX
+
+    async def _has_moved(self, leader: str, answer: asyncio.Future[aiohttp.ClientResponse]) -> bool:
+        """Whether another one leads by now, unless the answer comes first: somebody who is frozen may hold up the
+        others' word on that for longer."""
+        asking = asyncio.ensure_future(self._moved_from(leader))
+        try:
+            await asyncio.wait((answer, asking), return_when=asyncio.FIRST_COMPLETED)
+            return not answer.done() and asking.result()
+        finally:
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
 
     async def _moved_from(self, leader: str) -> bool:
         if self._local is not None and self._local.leads():

@@ -11,6 +11,11 @@ from urllib.parse import urlsplit
 import aiohttp
 import pytest
 
+from raftfs.frontend import Directory, Forwarder
+from raftfs.frontend.app import FrontendApp
+from raftfs.frontend.upstream import Upstream
+from raftfs.http import HttpServer
+
 from .conftest import Open
 from .scripted import Exchange, ScriptedNode
 
@@ -156,6 +161,43 @@ async def test_a_leader_that_freezes_in_mid_request_is_left_for_the_new_one(
             answer = await writing
             assert answer.status == 201
             answer.close()
+
+
+class _NobodyKnows(Directory):
+    """Knows who led at first. Whoever asks again waits for somebody who says nothing."""
+
+    def __init__(self, upstream: Upstream, leader: str) -> None:
+        super().__init__(upstream, [leader])
+        self.hint(leader)
+        self.asked = asyncio.Event()
+
+    async def find(self, suspect: str | None = None) -> str | None:
+        self.asked.set()
+        await asyncio.Event().wait()
+        return None
+
+
+async def test_an_answer_that_comes_while_the_others_are_asked_who_leads_is_passed_on_at_once(
+    http: aiohttp.ClientSession,
+) -> None:
+    """Beside a frozen node, each question took half a second, and with it every write that a new leader was slow at."""
+
+    async def slow(exchange: Exchange) -> None:
+        await exchange.body()
+        await directory.asked.wait()
+        await exchange.answer(201)
+
+    upstream = Upstream()
+    async with ScriptedNode(slow) as node:
+        directory = _NobodyKnows(upstream, node.url)
+        app = FrontendApp(Forwarder(directory, upstream), deadline_s=3600)
+        async with (
+            asyncio.timeout(60),
+            HttpServer(app, "127.0.0.1:0") as server,
+            http.put(f"{server.url}/v1/files/a", data=b"x") as answer,
+        ):
+            assert answer.status == 201
+    await upstream.close()
 
 
 async def test_reads_leave_a_silent_node(open_frontend: Open, http: aiohttp.ClientSession) -> None:
