@@ -335,6 +335,7 @@ class Consensus:
             self._engine.tick()
             self._engine.rejoin.tick(self.applied_index)
             self._watch_leader()
+            self._roster.settle(self._engine.commit_index)
             self._check_identities()
             if self._engine.is_leader:
                 if not self._transferring and self._all_known():

@@ -32,6 +32,7 @@ class Roster:
         self.on_change: Callable[[], None] = lambda: None
         self.configuration, self.index = configuration, index
         self._learned: tuple[int, Configuration] = (0, configuration)
+        self._leaving: dict[str, MemberRecord] = {}  # whose end, as members or as this directory, is not committed
         self._seen: dict[str, str] = {me: uuid}
         self._without_data: set[str] = set()
 
@@ -44,14 +45,23 @@ class Roster:
     def book(self) -> dict[str, MemberRecord]:
         """The other members to talk to. A configuration that somebody else showed, newer than this node's log, says
         where members are and nothing more: majorities are counted by the log alone."""
-        records = {member.id: member for member in self.configuration.members}
+        records = {member.id: member for member in self.configuration.members} | self._leaving
         if self._learned[0] > self.index:
             records |= {member.id: member for member in self._learned[1].members}
         records.pop(self.me, None)
         return records
 
     def follow(self, index: int, configuration: Configuration) -> None:
-        """The configuration that counts in this node's log."""
+        """The configuration that counts in this node's log. Who is no member by it any more, or with another data
+        directory, is listened to until it is committed: if it never is, just that member may be the leader that has
+        to replace it."""
+        for member in (*self.configuration.members, *self._leaving.values()):
+            record = configuration.get(member.id)
+            if record is None or (member.uuid and not record.uuid):
+                self._leaving.setdefault(member.id, member)
+            else:
+                self._leaving.pop(member.id, None)
+        self._leaving.pop(self.me, None)
         for name in [name for name in self._seen if name != self.me]:
             before, record = self.configuration.get(name), configuration.get(name)
             released = before is not None and before.uuid and record is not None and not record.uuid
@@ -59,6 +69,14 @@ class Roster:
                 del self._seen[name]
         self.index, self.configuration = index, configuration
         self.on_change()
+
+    def settle(self, commit_index: int) -> None:
+        """Entries up to ``commit_index`` are committed."""
+        if self._leaving and commit_index >= self.index:
+            for name in self._leaving:
+                self._seen.pop(name, None)
+            self._leaving.clear()
+            self.on_change()
 
     def learn(self, index: int, configuration: Configuration) -> None:
         """A member shows what counts in its log."""
@@ -100,7 +118,7 @@ class Roster:
         """The configuration with every UUID that was seen."""
         found = self.configuration
         for member in found.members:
-            if not member.uuid and self._seen.get(member.id):
+            if not member.uuid and self._seen.get(member.id) and member.id not in self._leaving:
                 found = found.with_member(
                     MemberRecord(member.id, member.peer, member.url, self._seen[member.id], member.voter)
                 )

@@ -50,7 +50,34 @@ def test_a_replaced_member_is_another_directory() -> None:
     found = roster(records(a="ua", b="ub"))
     assert found.admit("b", "ub", False) is None
     found.follow(6, records(a="ua").with_member(learner("b")))
+    found.settle(6)
     assert found.admit("b", "ub", False) is not None, "the old one"
+    assert found.admit("b", "new", True) is None
+    assert found.bound().get("b") == learner("b", "new")
+
+
+def test_who_is_removed_is_heard_until_that_is_committed() -> None:
+    """If it never is, another log wins, and it may be that member's: it must be heard to replace ours."""
+    found = roster(records(a="ua", b="ub", c="uc"))
+    found.follow(6, records(a="ua", c="uc"))
+    found.settle(5)
+    assert found.admit("b", "ub", False) is None
+    found.follow(5, records(a="ua", b="ub", c="uc"))
+    found.settle(9)
+    assert found.admit("b", "ub", False) is None, "the removal was never committed, and is no part of the log any more"
+    found.follow(10, records(a="ua", c="uc"))
+    found.settle(10)
+    assert "raftfs cluster add b" in str(found.admit("b", "ub", False))
+
+
+def test_who_is_replaced_is_heard_until_that_is_committed() -> None:
+    found = roster(records(a="ua", b="ub", c="uc"))
+    found.follow(6, records(a="ua", c="uc").with_member(learner("b")))
+    assert found.admit("b", "new", True) is not None
+    assert found.admit("b", "ub", False) is None
+    assert found.bound().get("b") == learner("b"), "and its old directory is not bound again"
+    found.settle(6)
+    assert found.admit("b", "ub", False) is not None
     assert found.admit("b", "new", True) is None
     assert found.bound().get("b") == learner("b", "new")
 
