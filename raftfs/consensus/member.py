@@ -331,6 +331,7 @@ class Consensus:
         if self.failed.done():
             return
         try:
+            self._roster.form()
             self._engine.disk.full, self._engine.stands = bool(self._full), self._roster.formed
             self._engine.tick()
             self._engine.rejoin.tick(self.applied_index)

@@ -7,7 +7,8 @@ is bound to the first directory that is seen under it.
 
 A node without any data of its own cannot know whether it had some before. It votes only after it has heard all members
 of its bootstrap configuration, each without data, too: whoever knew it under another UUID would have refused it then.
-Sans-IO.
+That is remembered durably. A node that joins a cluster never comes so far, and votes only by a configuration of the
+log: the file that it began with may name other newcomers, and a majority of them is none of the cluster's. Sans-IO.
 """
 
 from __future__ import annotations
@@ -21,14 +22,17 @@ class Roster:
     """``configuration`` is what the log or the bootstrap says; ``index`` is where in the log (0: bootstrap).
 
     ``uuid`` is this node's own; empty (tests of what lies below) means that nobody's is looked at. ``fresh`` says
-    whether this node has no data of its own.
+    whether this node has no data of its own. ``founder``: it was there when the cluster was formed, which
+    ``keep_founder`` remembers (durably when it returns).
     """
 
     def __init__(
         self, *, me: str, uuid: str, configuration: Configuration, index: int = 0,
-        fresh: Callable[[], bool] = lambda: False,
+        fresh: Callable[[], bool] = lambda: False, founder: bool = False,
+        keep_founder: Callable[[], None] = lambda: None,
     ) -> None:  # fmt: skip
         self.me, self.uuid, self.fresh = me, uuid, fresh
+        self._founder, self._keep_founder = founder, keep_founder
         self.on_change: Callable[[], None] = lambda: None
         self.configuration, self.index = configuration, index
         self._learned: tuple[int, Configuration] = (0, configuration)
@@ -106,8 +110,14 @@ class Roster:
 
     @property
     def formed(self) -> bool:
-        """Whether this node may vote: it has data, or all members of the bootstrap have none, and know it."""
-        return not self.checks or not self.fresh() or (self.index == 0 and not self.awaited)
+        """Whether this node may vote: by a configuration of the log, or by that of the bootstrap as a founder."""
+        return not self.checks or self.index > 0 or self._founder
+
+    def form(self) -> None:
+        """Become a founder once all members of the bootstrap were heard, each without data. Raises OSError."""
+        if not self.formed and self.fresh() and not self.awaited:
+            self._keep_founder()
+            self._founder = True
 
     @property
     def awaited(self) -> list[str]:

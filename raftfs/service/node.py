@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
+from raftfs import fsync
 from raftfs.api import make_app
 from raftfs.chunks import ChunkStore
 from raftfs.config import NodeConfig
@@ -129,7 +130,11 @@ class Node:
         chunks = ChunkStore(data_dir / "chunks")
         index, configuration = _members(config, state)
         mark = _mark(data_dir, configuration)
-        roster = Roster(me=config.id, uuid=own_uuid, configuration=configuration, index=index)
+        founder = data_dir / "founder"
+        roster = Roster(
+            me=config.id, uuid=own_uuid, configuration=configuration, index=index,
+            founder=founder.exists(), keep_founder=lambda: fsync.write_durably(founder, b""),
+        )  # fmt: skip
         transport = PeerTransport(
             roster=roster,
             cluster_id=config.cluster_id,

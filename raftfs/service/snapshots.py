@@ -79,17 +79,24 @@ class SnapshotSource:
         self._background = background
         self._making = asyncio.Lock()
         self._copy: _Copy | None = None
+        self._takers: set[str] = set()  # who was given the present copy
         self._used_s = 0.0
         transport.handle("snapshot.open", self._on_open)
         transport.handle("snapshot.read", self._on_read)
 
     async def _on_open(self, peer: str, payload: bytes) -> bytes:
         async with self._making:
+            if self._copy is not None and peer not in self._takers:
+                # Another member is fetching it, and would lose it by a new one.
+                self._takers.add(peer)
+                self._used_s = self._clock.monotonic()
+                return msgspec.msgpack.encode(self._copy)
             number = 1 if self._copy is None else self._copy.number + 1
             log.info("copying the database for %s", peer)
             # The member needs what comes after the copy, too, when it has installed it.
             self._consensus.hold_log(self._consensus.status().applied_index)
             self._copy = await self._workers.run(self._make, number)
+            self._takers = {peer}
             self._used_s = self._clock.monotonic()
             self._background.spawn(self._delete_unused(number), "snapshot copy")
             return msgspec.msgpack.encode(self._copy)

@@ -103,10 +103,39 @@ def test_a_node_without_data_votes_only_when_everybody_has_none() -> None:
     assert not found.formed
     assert found.awaited == ["c"]
     found.admit("c", "uc", True)
+    found.form()
     assert found.formed
 
 
-def test_a_node_with_data_votes() -> None:
+def test_a_founder_is_remembered() -> None:
+    kept: list[bool] = []
+    bootstrap = records(a="", b="")
+    found = Roster(
+        me="a", uuid="ua", configuration=bootstrap, fresh=lambda: True, keep_founder=lambda: kept.append(found.formed)
+    )
+    found.form()
+    assert kept == []
+    found.admit("b", "ub", True)
+    found.form()
+    found.form()
+    assert kept == [False], "once, before it votes"
+    again = Roster(me="a", uuid="ua", configuration=bootstrap, founder=True)
+    assert again.formed
+
+
+def test_who_joins_does_not_vote_by_its_file() -> None:
+    """It has learned a term, or a part of the log, and no configuration yet. Its file names another newcomer: together
+    they are a majority of that file, and none of the cluster."""
+    found = roster(records(a="", b="", c=""), index=0)
+    found.admit("b", "ub", True)
+    found.admit("c", "uc", False)
+    found.form()
+    assert not found.formed
+    found.follow(7, records(c="uc").with_member(learner("a", "ua")).with_member(learner("b", "ub")))
+    assert found.formed
+
+
+def test_a_node_with_a_configuration_votes() -> None:
     assert roster(records(a="ua", b="ub")).formed
 
 
