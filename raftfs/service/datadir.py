@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -81,16 +82,16 @@ def write_identity(data_dir: Path, identity: Identity) -> None:
     fsync.write_durably(data_dir / _IDENTITY, msgspec.json.encode(_Stored.of(identity)))
 
 
-def check_identity(config: NodeConfig) -> str:
-    """The UUID of the data directory, made if it is a new one. Raises ConfigError if it is another member's,
-    CorruptData if its votes are lost."""
+def check_identity(config: NodeConfig, make: Callable[[], uuid.UUID] = uuid.uuid4) -> str:
+    """The UUID of the data directory, made by ``make`` if it is a new one. Raises ConfigError if it is another
+    member's, CorruptData if its votes are lost."""
     identity, term = read_identity(config.data_dir), config.data_dir / "journal" / "term"
     if identity is not None:
         TermFile(term, may_begin=False).close()  # whoever has a name may have voted
     else:
         fsync.make_directory(term.parent)
         TermFile.create(term)
-        identity = Identity(str(uuid.uuid4()), config.id, config.cluster_id)
+        identity = Identity(str(make()), config.id, config.cluster_id)
         write_identity(config.data_dir, identity)
     if (identity.id, identity.cluster_id) != (config.id, config.cluster_id):
         raise ConfigError(

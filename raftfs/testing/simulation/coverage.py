@@ -41,11 +41,17 @@ KINDS: Final = {
     "drift": "a clock goes too fast or too slow",
     "jump wall": "a wall clock jumps by up to three hours",
     "transfer": "somebody asks for another leader",
+    "members: add": "somebody asks for a new member",
+    "members: remove": "somebody asks for one less",
+    "members: emptied": "a disk is lost, and its machine comes back under its old name",
+    "members: replace": "somebody asks for such a machine to be taken in again",
+    "members: refused": "it, or who was removed, is not listened to",
     "snapshot installed": "a member was too far behind for the log",
     "client: answer lost": "the client cannot know whether it was done",
     "at rest: break a link": "between the leader and one follower, with no other fault about",
     "at rest: kill the leader": "with no other fault about",
     "at rest: silence the leader": "with no other fault about",
+    "at rest: who was removed is quiet": "with no other fault about",
 }
 """Kind → what it is."""
 

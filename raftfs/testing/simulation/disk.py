@@ -97,6 +97,14 @@ class Disk:
         if power:
             self._lose_power()
 
+    def wipe(self) -> None:
+        """An empty disk in its place."""
+        self._life += 1
+        self.root = self._home / str(self._life)
+        self.root.mkdir()
+        self._durable, self._names, self._log_synced_bytes = {}, {}, 0
+        self.clean()
+
     def clean(self) -> None:
         """Remove the folders of former lives."""
         for folder in self._home.iterdir():

@@ -1,8 +1,8 @@
 """The nemesis: what goes wrong, when and for how long, all of it drawn from the seed.
 
 Each seed has a character: some kinds of faults are left out and others come often, since a fault that is rare beside
-others hides them, and many bugs need several of one kind. Not here yet: changes of membership, and damage of what was
-durable.
+others hides them, and many bugs need several of one kind. Changes of the members are the operator's. Not
+here yet: damage of what was durable.
 """
 
 from __future__ import annotations

@@ -82,14 +82,14 @@ class Judge:
     def look(self, node: Node) -> None:
         """After a step of a node."""
         engine, journal = node.consensus._engine, node.consensus._journal
-        last = self._last.get(node.name)
+        last = self._last.get(node.label)
         leads = engine.is_leader
         if last is not None and leads == last[1] and not node.changed():
             return
         now = engine.term, leads, journal.last_index, journal.last_term
         if now == last:
             return
-        self._last[node.name] = now
+        self._last[node.label] = now
         term, _, last_index, _ = now
         self._looks += 1
         first = journal.first_index
@@ -103,7 +103,7 @@ class Judge:
                 first = known
         log = [(index, journal.term(index), journal.data(index)) for index in range(first, last_index + 1)]
         try:
-            self.checker.observe(node.name, term=term, leads=leads, log=log)
+            self.checker.observe(node.label, term=term, leads=leads, log=log)
         except Violation as violation:
             self.fail(violation)
 
@@ -114,7 +114,7 @@ class Judge:
         consensus = node.consensus
         try:
             self.checker.apply(
-                node.name, node_term=consensus.term, index=index, term=term, data=consensus._journal.data(index)
+                node.label, node_term=consensus.term, index=index, term=term, data=consensus._journal.data(index)
             )
         except Violation as violation:
             self.fail(violation)

@@ -11,17 +11,20 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 import msgspec
 
 from raftfs.consensus import messages as m
 from raftfs.consensus.peers import Callbacks
+from raftfs.consensus.roster import Roster
 from raftfs.consensus.rpc import Handler
 from raftfs.errors import RaftfsError, Unavailable
 from raftfs.testing.invariants import Violation
 from raftfs.testing.simulation.loop import Process, VirtualLoop
 
 _REDIAL_S = (0.02, 0.5)
+_REFUSED_REDIAL_S = 1.0
 _TICK_S = 1e-6  # nothing on one connection happens at the same instant: timers of one instant have no order
 _SMALL_BYTES = 64
 _LOOK_S = 0.1
@@ -43,6 +46,7 @@ class Wire:
 
     def __init__(self, source: SimulatedTransport, target: SimulatedTransport, number: int) -> None:
         self.source, self.target, self.number = source, target, number
+        self.known = target.peers.get(source.name)
         self.open = True
         self.source_closed = asyncio.Event()
         self.last_s = 0.0
@@ -70,11 +74,18 @@ class Network:
         self.calm = False
         self.members: dict[str, SimulatedTransport] = {}
         self.cut: set[tuple[str, str]] = set()
-        seed = rng.random()
-        self._rngs = {(a, b): random.Random(f"{seed} {a} {b}") for a in names for b in names}
+        self._seed = rng.random()
+        self._rngs: dict[tuple[str, str], random.Random] = {}
         self._numbers = 0
         self.in_flight_bytes_max = 2**30
         self.on_violation: Callable[[Exception], None] = lambda _error: None
+
+    def rng(self, source: str, target: str) -> random.Random:
+        """What decides all that happens on this way."""
+        known = self._rngs.get((source, target))
+        if known is None:
+            known = self._rngs[source, target] = random.Random(f"{self._seed} {source} {target}")
+        return known
 
     # --- the nemesis's side --------------------------------------------------------------------------------------
 
@@ -97,7 +108,7 @@ class Network:
         return (source, target) not in self.cut
 
     def way_s(self, source: str, target: str) -> float:
-        rng = self._rngs[source, target]
+        rng = self.rng(source, target)
         if rng.random() < self.spike:
             self.loop.seen["message: very late"] += 1
             return rng.uniform(0.01, 0.5)
@@ -149,7 +160,7 @@ class Network:
             to_dead = member.wires.get(dead.name)
             if to_dead is not None and to_dead.target is dead:
                 to_dead.open = False
-                wait_s = self._rngs[member.name, dead.name].uniform(0.05, 3.0) if power else 0.0
+                wait_s = self.rng(member.name, dead.name).uniform(0.05, 3.0) if power else 0.0
                 self._tell_source(to_dead, wait_s)
 
     # --- connections ---------------------------------------------------------------------------------------------
@@ -163,6 +174,8 @@ class Network:
             or not (self.passes(source.name, peer) and self.passes(peer, source.name))
         ):
             return False
+        if not self.greet(source, target):
+            return False
         self._numbers += 1
         wire = Wire(source, target, self._numbers)
         source.wires[peer] = wire
@@ -173,6 +186,34 @@ class Network:
             old.open = False
         self._trace("connect", source.name, peer)
         return True
+
+    def greet(self, source: SimulatedTransport, target: SimulatedTransport) -> bool:
+        """Hello and Welcome: both ends look at who the other one is. False if one of them refuses."""
+        refused = target.roster.admit(source.name, source.roster.uuid, source.roster.fresh())
+        if refused is None:
+            refused = source.roster.admit(target.name, target.roster.uuid, target.roster.fresh())
+            source.roster.learn(target.roster.index, target.roster.configuration)
+        source.refused[target.name] = refused
+        if refused is not None:
+            self.loop.seen["members: refused"] += 1
+            self._trace("refused", source.name, target.name, refused)
+        return refused is None and target.name in source.peers and source.name in target.peers
+
+    def leave(self, member: SimulatedTransport, peer: str) -> None:
+        """A member ends its connections with another one, in both directions."""
+        self._trace("leaves", member.name, peer)
+        wire = member.wires.pop(peer, None)
+        if wire is not None:
+            self._lose_flying(wire)
+            wire.open = False
+            wire.source_closed.set()
+            self._tell_target(wire)
+            self.loop.call_soon(member.on.disconnected, peer)
+        wire = member.incoming.pop(peer, None)
+        if wire is not None:
+            self._lose_flying(wire)
+            wire.open = False
+            self._tell_source(wire, 0.0)
 
     def send(self, wire: Wire, raw: bytes) -> None:
         if not wire.open:
@@ -209,6 +250,8 @@ class Network:
         self._deliver(wire, raw)
 
     def _deliver(self, wire: Wire, raw: bytes) -> None:
+        if wire.target.peers.get(wire.source.name) is not wire.known:
+            return  # who sent it is no member any more, or was one with another data directory
         message = m.decode(raw)
         self._trace("message", wire.source.name, wire.target.name, describe(message))
         try:
@@ -220,7 +263,7 @@ class Network:
 
     def _lose_flying(self, wire: Wire) -> None:
         """Lost, or late and in any order, or both in time and late."""
-        rng = self._rngs[wire.source.name, wire.target.name]
+        rng = self.rng(wire.source.name, wire.target.name)
         wire.waiting = []
         for number in list(wire.flying):
             timer, raw = wire.flying[number]
@@ -236,7 +279,7 @@ class Network:
 
     def _close(self, wire: Wire) -> None:
         wire.open = False
-        rng = self._rngs[wire.source.name, wire.target.name]
+        rng = self.rng(wire.source.name, wire.target.name)
         half_open = rng.random() < 0.3 and not self.calm
         self.loop.seen["connection: half open"] += half_open
         self._tell_source(wire, rng.uniform(0.5, 4.0) if half_open else 0.0)
@@ -248,11 +291,12 @@ class Network:
         is gone."""
         await asyncio.sleep(self.way_s(source.name, peer))
         target = self.members.get(peer)
-        if target is None or kind not in target.handlers:
+        if target is None or kind not in target.handlers or not self.greet(source, target):
             raise Unavailable(f"{peer} cannot be reached")
         answer: asyncio.Future[bytes] = self.loop.create_future()
         await self._until_mended(source.name, peer)
-        target.process.spawn(self._serve(source, target, kind, payload, answer))
+        if self.members.get(peer) is target:
+            target.process.spawn(self._serve(source, target, kind, payload, answer))
         while not answer.done():
             await asyncio.wait([answer], timeout=_LOOK_S)
             if self.members.get(peer) is not target:
@@ -271,6 +315,8 @@ class Network:
             done: bytes | RaftfsError = await target.handlers[kind](source.name, payload)
         except RaftfsError as error:
             done = error
+        except Exception as error:
+            done = RaftfsError(f"internal error: {type(error).__name__}")  # as BulkServer says it
         await self._until_mended(target.name, source.name)
         when = self.loop.now_s + self.way_s(target.name, source.name)
         self.loop.call_at_world(when, _answer, answer, done, context=source.process.context)
@@ -278,7 +324,7 @@ class Network:
     def _tell_source(self, wire: Wire, wait_s: float) -> None:
         source = wire.source
         if not self.passes(wire.target.name, source.name):
-            wait_s += self._rngs[source.name, wire.target.name].uniform(0.5, 4.0)
+            wait_s += self.rng(source.name, wire.target.name).uniform(0.5, 4.0)
         when = self.loop.now_s + wait_s + self.way_s(wire.target.name, source.name)
         self.loop.call_at_world(when, source.closed, wire, context=source.process.context)
 
@@ -289,11 +335,21 @@ class Network:
             self.loop.call_at_world(when, target.lost, wire, context=target.process.context)
 
 
+@dataclass
+class Peer:
+    """Another member as one knows it. ``uuid``: what the configuration binds its name to."""
+
+    uuid: str
+    dialing: asyncio.Task[None]
+
+
 class SimulatedTransport:
     """One member's end: what ``PeerTransport`` is to the node."""
 
-    def __init__(self, network: Network, name: str, process: Process) -> None:
-        self._network, self.name, self.process = network, name, process
+    def __init__(self, network: Network, roster: Roster, process: Process) -> None:
+        self._network, self.name, self.roster, self.process = network, roster.me, roster, process
+        self.peers: dict[str, Peer] = {}
+        self.refused: dict[str, str | None] = {}
         self.on = Callbacks()
         self.wires: dict[str, Wire] = {}
         self.incoming: dict[str, Wire] = {}
@@ -303,9 +359,23 @@ class SimulatedTransport:
     async def start(self) -> None:
         """Begin to dial."""
         self._network.members[self.name] = self
-        for peer in self._network.names:
-            if peer != self.name:
-                self.process.spawn(self._keep_dialing(peer))
+        self.roster.on_change = self._follow
+        self._follow()
+
+    def _follow(self) -> None:
+        """Talk to those whom the roster names, and to nobody else."""
+        book = self.roster.book
+        for name, peer in list(self.peers.items()):
+            record = book.get(name)
+            if record is None or peer.uuid not in ("", record.uuid):
+                del self.peers[name]
+                peer.dialing.cancel()
+                self._network.leave(self, name)
+            else:
+                peer.uuid = record.uuid
+        for name, record in book.items():
+            if name not in self.peers:
+                self.peers[name] = Peer(record.uuid, self.process.spawn(self._keep_dialing(name)))
 
     async def _keep_dialing(self, peer: str) -> None:
         delay_s, longest_s = _REDIAL_S
@@ -316,6 +386,8 @@ class SimulatedTransport:
                 self.on.connected(peer)
             while peer in self.wires:
                 await self.wires[peer].source_closed.wait()
+            if self.refused.get(peer) is not None:
+                delay_s = _REFUSED_REDIAL_S
             await asyncio.sleep(delay_s * (0.5 + self._rng.random()))
             delay_s = min(2 * delay_s, longest_s)
 
@@ -328,7 +400,7 @@ class SimulatedTransport:
         return peer in self.wires
 
     def refusal(self, peer: str) -> str | None:
-        return None
+        return self.refused.get(peer)
 
     def handle(self, kind: str, handler: Handler) -> None:
         self.handlers[kind] = handler

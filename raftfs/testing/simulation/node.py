@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import uuid
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import ExitStack, suppress
 from contextvars import Context
@@ -19,10 +20,12 @@ from typing import Any
 
 from raftfs.chunks import ChunkMissing, ChunkStore, CollectReport
 from raftfs.chunks.store import Data
-from raftfs.config import NodeConfig
-from raftfs.consensus import Configuration, Consensus
+from raftfs.config import MemberConfig, NodeConfig
+from raftfs.consensus import Configuration, Consensus, Roster, decode_configuration
 from raftfs.consensus.parts import LogSizes, Parts
 from raftfs.errors import StorageFull
+from raftfs.service.datadir import check_identity
+from raftfs.service.members import bootstrap
 from raftfs.service.node import StateApplier
 from raftfs.service.service import Service
 from raftfs.service.snapshots import install
@@ -134,9 +137,12 @@ class Node:
 
     def __init__(
         self, config: NodeConfig, machine: Machine, network: Network, judge: Judge, parts: Parts,
-        sizes: LogSizes, flows: Flows, trace: Callable[..., None],
+        sizes: LogSizes, flows: Flows, trace: Callable[..., None], *, roster: type[Roster] | None = None,
     ) -> None:  # fmt: skip
-        self._sizes, self._flows = sizes, flows
+        """``roster``: what looks at identities; None: the members are always the same, and nobody looks."""
+        self._sizes, self._flows, self._roster = sizes, flows, roster
+        self._emptied = 0
+        self.uuid = ""
         self.name, self.machine, self.judge = config.id, machine, judge
         self._config, self._network, self._parts, self._trace = config, network, parts, trace
         self.process: Process | None = None
@@ -147,6 +153,22 @@ class Node:
         self._transport: SimulatedTransport | None = None
         self._calls: dict[asyncio.Future[Any], float] = {}
         """what clients wait for → since when"""
+
+    @property
+    def label(self) -> str:
+        """Whose promises are looked at: those of a data directory."""
+        return f"{self.name}.{self._emptied}" if self._emptied else self.name
+
+    def wipe(self) -> None:
+        """Its disk is lost, and it has an empty one."""
+        self.crash(power=True)
+        self.machine.disk.wipe()
+        self._emptied += 1
+        self.uuid = ""
+
+    def configure(self, members: list[MemberConfig]) -> None:
+        """Another configuration file, from the next start on."""
+        self._config = self._config.model_copy(update={"members": members})
 
     # --- life ----------------------------------------------------------------------------------------------------
 
@@ -175,16 +197,22 @@ class Node:
         await asyncio.sleep(process.rng.uniform(0.01, 0.3))
         root = self.machine.disk.root
         config = self._config.model_copy(update={"data_dir": root})
+        if self._roster is not None:
+            rng = self.machine.rng
+            self.uuid = check_identity(config, lambda: uuid.UUID(int=rng.getrandbits(128)))
         install(root)
         if not (root / "state.db").exists():
             (root / "state.db").write_bytes(_fresh_database())
         state = WatchedMachine(root / "state.db", self)
         self._close.callback(state.close)
-        self.judge.restarted(self.name, state)
-        self._transport = transport = SimulatedTransport(self._network, self.name, process)
+        self.judge.restarted(self.label, state)
+        roster = self._read_roster(config, state)
+        self._transport = transport = SimulatedTransport(self._network, roster, process)
         self.consensus = Consensus(
             me=self.name,
-            configuration=Configuration.of(member.id for member in config.members),
+            configuration=roster.configuration,
+            configuration_index=roster.index,
+            roster=roster,
             data_dir=root,
             applier=StateApplier(state),
             applied_index=state.applied_index,
@@ -210,6 +238,14 @@ class Node:
         process.spawn(self._restart_on_snapshot(process))
         self.up = True
         process.ran = self._look
+
+    def _read_roster(self, config: NodeConfig, state: StateMachine) -> Roster:
+        if self._roster is None:
+            return Roster(me=self.name, uuid="", configuration=Configuration.of(m.id for m in config.members))
+        index, configuration = 0, bootstrap(config.members)
+        if state.configuration is not None:
+            index, configuration = state.configuration[0], decode_configuration(state.configuration[1])
+        return self._roster(me=self.name, uuid=self.uuid, configuration=configuration, index=index)
 
     async def _restart_on_snapshot(self, process: Process) -> None:
         await self.service.snapshots.ready.wait()

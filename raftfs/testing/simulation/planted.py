@@ -1,7 +1,7 @@
 """Faults in the product, planted one at a time, to see that the simulator finds each of them.
 
-Each leaves out one rule of docs/design/consensus.md, or answers clients wrongly. ``PLANTS`` names them, with a seed
-that finds each, and what is said then.
+Each leaves out one rule of docs/design/consensus.md or membership.md, or answers clients wrongly. ``PLANTS`` names
+them, and within how many seeds each is found.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ from raftfs.consensus.barriers import Barriers
 from raftfs.consensus.elections import Elections
 from raftfs.consensus.engine import Engine
 from raftfs.consensus.guard import Guard
+from raftfs.consensus.membership import Configuration
 from raftfs.consensus.parts import Parts
 from raftfs.consensus.proposals import Proposals
+from raftfs.consensus.roster import Roster
 from raftfs.errors import RaftfsError, Unavailable, UnknownOutcome
 from raftfs.testing.simulation.plain import PlainEngine
 from raftfs.testing.simulation.simulation import Plant
@@ -199,6 +201,45 @@ class SaysNotApplied(Proposals):
             raise wrong from error
 
 
+class TrustsNames(Roster):
+    """Whoever comes with a member's name is that member, whatever its disk remembers."""
+
+    def admit(self, name: str, uuid: str, fresh: bool) -> str | None:
+        refused = super().admit(name, uuid, fresh)
+        return refused if self.book.get(name) is None else None
+
+    @property
+    def formed(self) -> bool:
+        return True
+
+
+class ListenersCount(Engine):
+    """Who only listens is counted like the others."""
+
+    def _take_members(self) -> None:
+        everybody = self.configuration.ids - {self.me}
+        self.guard.members(everybody, frozenset(), lambda: self._change_cluster(everybody))
+        self.peers = self.elections.peers = everybody
+
+
+class ChangesAtOnce(Engine):
+    """The next change of the members does not wait until the last one is committed."""
+
+    def check_change(self, new: Configuration) -> None:
+        if not self.leads_with_committed_term or self.me not in new.voters:
+            raise ValueError("not now")
+
+
+class LeavesAtOnce(Roster):
+    """Who is removed is refused from then on, although that may never be committed."""
+
+    def follow(self, index: int, configuration: Configuration) -> None:
+        super().follow(index, configuration)
+        if self._leaving:
+            self._leaving.clear()
+            self.on_change()
+
+
 @dataclass(frozen=True)
 class Planted:
     """``within``: so many seeds, from 0 on, are enough to find it."""
@@ -213,6 +254,10 @@ def _guard(guard: type[Guard], *harm: str) -> Plant:
 
 def _elections(elections: type[Elections], trial: str) -> Plant:
     return Plant(Parts(engine=partial(EngineWith, elections=elections)), trial=trial)
+
+
+def _changing(engine: type[Engine]) -> Plant:
+    return Plant(Parts(engine=engine), changes=("add", "remove"), harm=("depose", "isolate", "partition"))
 
 
 _SLOW: Final = (1.0, 100.0)
@@ -240,6 +285,14 @@ PLANTS: Final[dict[str, Planted]] = {
     "unknown called not applied": Planted(Plant(Parts(proposals=SaysNotApplied)), 200),
     "votes are forgotten": Planted(Plant(forgets="term"), 150),
     "journal is not synced": Planted(Plant(forgets=".segment"), 50),
+    "members: names are trusted": Planted(
+        Plant(roster=TrustsNames, changes=("empty",), harm=("isolate", "depose")), 50
+    ),
+    "members: listeners count": Planted(_changing(ListenersCount), 100),
+    "members: two changes at once": Planted(_changing(ChangesAtOnce), 100),
+    "members: who is removed is refused at once": Planted(
+        Plant(roster=LeavesAtOnce, changes=("remove",), harm=("depose", "isolate")), 100
+    ),
     "retries without a key": Planted(Plant(keys=False), 50),
 }
 """A fault's name → it, and how soon it is found."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from raftfs.config import RaftTimes
@@ -17,6 +17,7 @@ from raftfs.testing.simulation.network import Network
 from raftfs.testing.simulation.node import Node
 
 _SETTLE_S: Final = 3.0
+_QUIET_S: Final = 3.0
 _BROKEN_LINK_S: Final = 1.5
 _SLACK_S: Final = 0.1  # between a deadline and the turn that looks at it
 
@@ -43,6 +44,17 @@ class Rest:
         name = self._rng.choice(list(trials)) if named is None else named
         self._loop.seen[f"at rest: {name.replace('_', ' ')}"] += 1
         await trials[name]()
+
+    async def stay_quiet(self, members: Sequence[Node]) -> None:
+        """Who was removed runs on, and disturbs nobody."""
+        self._network.settle()
+        await asyncio.sleep(_SETTLE_S)
+        before = {node.name: (node.consensus.term, node.consensus.leader_id) for node in members}
+        self._loop.seen["at rest: who was removed is quiet"] += len(members) < len(self._nodes)
+        await asyncio.sleep(_QUIET_S)
+        after = {node.name: (node.consensus.term, node.consensus.leader_id) for node in members}
+        if before != after or len(set(after.values())) != 1:
+            raise Violation("loyalty", f"the members were {before}, and are {after}, with nobody's fault")
 
     def _leader(self) -> Node:
         leaders = [node for node in self._nodes.values() if node.consensus.is_leader]

@@ -20,6 +20,7 @@ from raftfs.config import MemberConfig, NodeConfig, RaftTimes
 from raftfs.consensus.engine import engine_time
 from raftfs.consensus.journal import Journal
 from raftfs.consensus.parts import LogSizes, Parts
+from raftfs.consensus.roster import Roster
 from raftfs.testing.invariants import Violation
 from raftfs.testing.simulation.client import Client, Ways
 from raftfs.testing.simulation.disk import SimulatedJournal, SimulatedKernel
@@ -28,10 +29,14 @@ from raftfs.testing.simulation.judge import Judge
 from raftfs.testing.simulation.loop import VirtualLoop
 from raftfs.testing.simulation.network import Network
 from raftfs.testing.simulation.node import Flows, Machine, Node
+from raftfs.testing.simulation.operator import Operator, member
 from raftfs.testing.simulation.rest import Rest
 
 _SAFETY_S: Final = (1.5, 3.5)
+_LONGER: Final = 2.0  # a change of the members takes longer than other things
+_BACKFILL_S: Final = 0.2  # nobody comes to vote before it was looked for chunks
 _LIVE_S_MAX: Final = 20.0
+_CHANGES: Final = 0.25  # part of the seeds in which members come and go
 _RESTS: Final = 0.4  # part of the seeds that try what a cluster at rest has to bear
 _TIMES: Final = RaftTimes(heartbeat_ms=100, election_timeout_ms_min=300, election_timeout_ms_max=1000)
 _LOG_SIZES: Final = (LogSizes(768, 2), LogSizes(2048, 2), LogSizes(64 * 1024, 4))
@@ -75,7 +80,8 @@ class Plant:
     """A fault in the product, planted to see that it is found. ``forgets``: syncs of files with this suffix do
     nothing. ``keys``: whether clients send idempotency keys. ``harm``: the kinds of faults that bring it out, if it
     needs few of many (methods of ``Nemesis``). ``trial``: what each seed tries at rest (a method of ``Rest``).
-    ``slow``: how slow disks may be, as factors; ``append_bytes``: of entries in one message."""
+    ``slow``: how slow disks may be, as factors; ``append_bytes``: of entries in one message. ``changes``: the kinds of
+    changes of the members (methods of ``Operator``), if it needs any; ``roster``: what looks at identities."""
 
     parts: Parts = field(default_factory=Parts)
     forgets: str | None = None
@@ -84,6 +90,8 @@ class Plant:
     trial: str | None = None
     slow: tuple[float, ...] = ()
     append_bytes: int | None = None
+    changes: tuple[str, ...] = ()
+    roster: type[Roster] = Roster
 
 
 class Simulation:
@@ -101,6 +109,10 @@ class Simulation:
         count = self._rng.choice((3, 3, 3, 3, 5))
         self._names = [f"n{number + 1}" for number in range(nodes or count)]
         self._plant = plant or Plant()
+        self._rng_of_changes = random.Random(f"raftfs members {seed}")
+        changes = plant is None and self._rng_of_changes.random() < _CHANGES
+        self._changes = changes or bool(self._plant.changes)
+        self._operator: Operator | None = None
         self._out = trace
         self._hash = hashlib.blake2b(digest_size=16)
         self._loop: VirtualLoop
@@ -144,18 +156,16 @@ class Simulation:
         self._network = Network(loop, self._names, self._random(), self._trace)
         self._network.on_violation = self._fail
         self._ways = Ways(self._network.passes)
-        members = [
-            MemberConfig(id=name, peer=f"127.0.0.1:{7001 + at}", url=f"http://127.0.0.1:{8001 + at}")
-            for at, name in enumerate(self._names)
-        ]
+        members = [member(name) for name in self._names]
         sizes, flows = (
             rng.choice(_LOG_SIZES),
             Flows(self._plant.append_bytes or rng.choice(_APPEND_BYTES), _IN_FLIGHT_BYTES),
         )
         self._network.in_flight_bytes_max = 3 * _IN_FLIGHT_BYTES
         parts = _on_simulated_disks(self._plant.parts)
-        for name in self._names:
-            machine = Machine(loop, root / name, self._random())
+
+        def make(name: str, members: list[MemberConfig], rng: random.Random) -> Node:
+            machine = Machine(loop, root / name, rng)
             machine.disk.forgets = self._plant.forgets
             config = NodeConfig(
                 id=name,
@@ -163,9 +173,15 @@ class Simulation:
                 data_dir=root / name,
                 members=members,
                 times=_TIMES,
-                backfill_period_s=30.0,
+                backfill_period_s=_BACKFILL_S if self._changes else 30.0,
             )
-            self._nodes[name] = Node(config, machine, self._network, self._judge, parts, sizes, flows, self._trace)
+            return Node(
+                config, machine, self._network, self._judge, parts, sizes, flows, self._trace,
+                roster=self._plant.roster if self._changes else None,
+            )  # fmt: skip
+
+        for name in self._names:
+            self._nodes[name] = make(name, members, self._random())
         paths = [f"/file{number}" for number in range(rng.choice((1, 2, 3)))]
         self._clients = [
             Client(
@@ -186,6 +202,13 @@ class Simulation:
         )
         self._rest = Rest(loop, self._nodes, self._network, self._random(), _TIMES, self._trace)
         self._safety_s = rng.uniform(*_SAFETY_S)
+        if self._changes:
+            own = self._rng_of_changes
+            self._safety_s *= _LONGER
+            self._operator = Operator(
+                loop, self._nodes, self._network, own, self._trace,
+                lambda name, members: make(name, members, random.Random(own.random())), self._plant.changes,
+            )  # fmt: skip
 
     # --- phases --------------------------------------------------------------------------------------------------
 
@@ -194,19 +217,32 @@ class Simulation:
             node.start()
         running = [asyncio.ensure_future(client.run()) for client in self._clients]
         await asyncio.sleep(0.5)
-        harm = asyncio.ensure_future(self._nemesis.run())
+        doing = [self._nemesis.run]
+        if self._operator is not None:
+            await self._operator.formed()
+            doing.append(self._operator.run)
+        harm = [asyncio.ensure_future(one()) for one in doing]
         await asyncio.sleep(self._safety_s)
-        harm.cancel()
-        await asyncio.gather(harm, return_exceptions=True)
+        for one in harm:
+            one.cancel()
+        for outcome in await asyncio.gather(*harm, return_exceptions=True):
+            if isinstance(outcome, Exception):
+                raise outcome
         self._trace("faults end")
         await self._become_live()
         for client in self._clients:
             client.stopped = True
         await asyncio.gather(*running)
-        await self._converge()
+        serving = list(self._nodes.values())
+        if self._operator is not None:
+            ids = (await self._operator.finish()).ids
+            serving = [node for node in serving if node.name in ids]
+        await self._converge(serving)
         for node in self._nodes.values():
             self._judge.ended(node.name, node.oldest_call_s(), self._loop.now_s)
-        if self._rng.random() < _RESTS or self._plant.trial is not None:
+        if self._operator is not None:
+            await self._rest.stay_quiet(serving)
+        elif self._rng.random() < _RESTS or self._plant.trial is not None:
             await self._rest.run(self._plant.trial)
 
     async def _become_live(self) -> None:
@@ -218,12 +254,11 @@ class Simulation:
                 return
         raise Violation("liveness", f"no write succeeded in {_LIVE_S_MAX:g} s after the faults had stopped")
 
-    async def _converge(self) -> None:
-        """All nodes come to the same state."""
+    async def _converge(self, nodes: Sequence[Node]) -> None:
+        """All of them come to the same state."""
         ends_s = self._loop.now_s + _LIVE_S_MAX
         while self._loop.now_s < ends_s:
             await asyncio.sleep(0.2)
-            nodes = self._nodes.values()
             if all(node.up for node in nodes) and len({node.consensus.applied_index for node in nodes}) == 1:
                 return
         raise Violation("liveness", "the nodes did not come to the same index")
