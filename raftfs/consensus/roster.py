@@ -59,16 +59,17 @@ class Roster:
         """The configuration that counts in this node's log. Who is no member by it any more, or with another data
         directory, is listened to until it is committed: if it never is, just that member may be the leader that has
         to replace it."""
+        back = index < self.index  # entries were removed: nobody leaves by that, and who was seen was seen
         for member in (*self.configuration.members, *self._leaving.values()):
             record = configuration.get(member.id)
-            if record is None or (member.uuid and not record.uuid):
+            if not back and (record is None or (member.uuid and not record.uuid)):
                 self._leaving.setdefault(member.id, member)
             else:
                 self._leaving.pop(member.id, None)
         self._leaving.pop(self.me, None)
         for name in [name for name in self._seen if name != self.me]:
             before, record = self.configuration.get(name), configuration.get(name)
-            released = before is not None and before.uuid and record is not None and not record.uuid
+            released = not back and before is not None and before.uuid and record is not None and not record.uuid
             if record is None or released or record.uuid not in ("", self._seen[name]):
                 del self._seen[name]
         self.index, self.configuration = index, configuration

@@ -107,6 +107,18 @@ def test_a_node_without_data_votes_only_when_everybody_has_none() -> None:
     assert found.formed
 
 
+def test_a_binding_that_is_lost_with_its_entry_is_made_again() -> None:
+    """The new member has got entries by then, and is no stranger for that."""
+    added = records(a="ua", c="uc").with_member(learner("b"))
+    found = roster(added)
+    assert found.admit("b", "ub", True) is None
+    found.follow(6, found.bound())
+    found.follow(5, added)
+    found.settle(5)
+    assert found.admit("b", "ub", False) is None
+    assert found.bound().get("b") == learner("b", "ub")
+
+
 def test_a_founder_is_remembered() -> None:
     kept: list[bool] = []
     bootstrap = records(a="", b="")

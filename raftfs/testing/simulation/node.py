@@ -18,6 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from raftfs import fsync
 from raftfs.chunks import ChunkMissing, ChunkStore, CollectReport
 from raftfs.chunks.store import Data
 from raftfs.config import MemberConfig, NodeConfig
@@ -245,7 +246,11 @@ class Node:
         index, configuration = 0, bootstrap(config.members)
         if state.configuration is not None:
             index, configuration = state.configuration[0], decode_configuration(state.configuration[1])
-        return self._roster(me=self.name, uuid=self.uuid, configuration=configuration, index=index)
+        founder = self.machine.disk.root / "founder"
+        return self._roster(
+            me=self.name, uuid=self.uuid, configuration=configuration, index=index,
+            founder=founder.exists(), keep_founder=lambda: fsync.write_durably(founder, b""),
+        )  # fmt: skip
 
     async def _restart_on_snapshot(self, process: Process) -> None:
         await self.service.snapshots.ready.wait()

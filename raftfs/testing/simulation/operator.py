@@ -57,7 +57,7 @@ class Operator:
     async def formed(self) -> None:
         """Wait until every node has data: one without never votes again once another one has."""
         ends_s = self._loop.now_s + _SETTLE_S_MAX
-        while not all(node.up and node.consensus._journal.configuration for node in self._nodes.values()):
+        while not all(node.up and node.consensus._engine.configuration_index for node in self._nodes.values()):
             if self._loop.now_s > ends_s:
                 raise Violation("liveness", f"no cluster was formed within {_SETTLE_S_MAX:g} s")
             await asyncio.sleep(0.05)
@@ -171,14 +171,27 @@ class Operator:
         self.emptied = name = self._rng.choice(sorted(settled.voters))
         self._loop.seen["members: emptied"] += 1
         self._trace("emptied", name)
+        self._begin_empty(name, settled)
+
+    def _begin_empty(self, name: str, settled: Configuration) -> None:
         self._nodes[name].wipe()
         self._nodes[name].configure([member(record.id) for record in settled.members])
         self._nodes[name].start()
 
+    def _empty_who_is_to_come(self, settled: Configuration) -> None:
+        """A new member that has got data by a change that was lost is refused until it is emptied once more."""
+        for record in settled.members:
+            node = self._nodes[record.id]
+            if not record.voter and not record.uuid and node.up and not node.consensus._has_no_data():
+                self._begin_empty(record.id, settled)
+
     def _mend(self) -> None:
         """Replace who was emptied, or remove it."""
         name, settled = self.emptied, self.settled()
-        if name is None or settled is None or self._busy():
+        if settled is None or self._busy():
+            return
+        self._empty_who_is_to_come(settled)
+        if name is None:
             return
         record, node = settled.get(name), self._nodes[name]
         if record is None or record.uuid == node.uuid or not (record.voter or record.uuid):
