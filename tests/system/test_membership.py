@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 import shutil
-from typing import Any
 
 import pytest
 
@@ -116,7 +115,7 @@ def test_an_emptied_member_cannot_elect_one_that_lacks_what_was_acknowledged() -
         settle(cluster)
 
 
-def test_changes_that_may_not_be_are_refused(tmp_path: Any) -> None:
+def test_changes_that_may_not_be_are_refused() -> None:
     with running() as cluster, cluster.client() as client:
         follower = next(node for node in cluster.nodes if node != cluster.leader())
         with pytest.raises(NotFound, match="members are n1, n2, n3"):
