@@ -211,6 +211,7 @@ def check_impostors(disaster: Disaster) -> None:
     disaster.start_others()
     urls = [disaster.cluster.node_urls[node] for node in disaster.others]
     wait_until("the old members to lead each other", lambda: any(map(_takes_writes, urls)))
+    wait_until("the recovered leader to give up", lambda: not status_of(disaster.url)["quorum"])
     answer = put(disaster.url, "/alone", b"x", Raftfs_Timeout="1")
     assert answer.status == 503, f"it must not send the write on to the old leader: {answer}"
     for node in disaster.others:
