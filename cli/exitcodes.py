@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from raftfs import errors
+from raftfs.fsync import FSYNC_FAILED_EXIT
 
 OK: Final = 0
 FAILURE: Final = 1
@@ -15,8 +16,13 @@ UNAVAILABLE: Final = 5
 UNKNOWN_OUTCOME: Final = 6
 DENIED: Final = 7
 OTHER_VERSION: Final = 8
+DAMAGED: Final = 9
+FSYNC_FAILED: Final = FSYNC_FAILED_EXIT
 INTERRUPTED: Final = 130
 BROKEN_PIPE: Final = 141
+
+NOT_TO_RESTART: Final = (USAGE, OTHER_VERSION, DAMAGED, FSYNC_FAILED)
+"""With these a server ends that would end the same way again, or must not go on: ``RestartPreventExitStatus=``."""
 
 _BY_ERROR: Final[list[tuple[type[Exception], int]]] = [
     (errors.UnknownOutcome, UNKNOWN_OUTCOME),
@@ -37,6 +43,7 @@ _BY_ERROR: Final[list[tuple[type[Exception], int]]] = [
     (errors.ConfigError, USAGE),
     (errors.DataTooNew, OTHER_VERSION),
     (errors.DataTooOld, OTHER_VERSION),
+    (errors.CorruptData, DAMAGED),
 ]
 
 

@@ -27,7 +27,7 @@ def fsck(
     chunks: Annotated[bool, typer.Option("--chunks", help="Read the bytes of all chunks, too.")] = False,
     json: output.Json = False,
 ) -> None:
-    """Look through the data of a stopped node. Nothing is changed without --repair. Exits with 1 if damage is left."""
+    """Look through the data of a stopped node. Nothing is changed without --repair. Exits with 9 if damage is left."""
     from raftfs.config import NodeConfig
     from raftfs.service.datadir import lock
     from raftfs.service.fsck import as_json, examine
@@ -51,7 +51,7 @@ def fsck(
     else:
         output.emit(*_lines(report, done))
     if report.findings and not repair:
-        raise typer.Exit(exitcodes.FAILURE)
+        raise typer.Exit(exitcodes.DAMAGED)
 
 
 def _lines(report: Report, done: list[str]) -> list[str]:

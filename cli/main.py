@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import raftfs
-from raftfs_cli import cluster, connection, dev, exitcodes, files, fsck, output, recover, server, transfer
+from raftfs_cli import check, cluster, connection, dev, exitcodes, files, fsck, output, recover, server, transfer
 from raftfs_cli.shell import run_shell
 
 app = typer.Typer(
@@ -17,7 +17,8 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit codes: 0 ok, 1 failure, 2 usage, 3 not found, 4 conflict, 5 unavailable, 6 unknown outcome, 7 denied.",
+    epilog="Exit codes: 0 ok, 1 failure, 2 usage, 3 not found, 4 conflict, 5 unavailable, 6 unknown outcome, 7 denied, "
+    "8 other version, 9 damaged data, 74 fsync failed.",
 )
 app.add_typer(dev.app, name="dev")
 app.add_typer(server.node_app, name="node")
@@ -27,6 +28,7 @@ app.command()(fsck.fsck)
 transfer.register(app)
 files.register(app)
 recover.register(app)
+check.register(server.node_app, server.frontend_app)
 
 
 def _version(wanted: bool) -> None:

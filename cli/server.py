@@ -21,7 +21,7 @@ import typer
 from raftfs import limits
 from raftfs.errors import ConfigError, RaftfsError
 
-node_app = typer.Typer(no_args_is_help=True, help="Run a node of a cluster.")
+node_app = typer.Typer(no_args_is_help=True, help="Run a node of a cluster, or check its configuration.")
 frontend_app = typer.Typer(no_args_is_help=True, help="Run a frontend, which finds the leader and forwards to it.")
 
 _STOP_S_MAX = 10.0
@@ -38,16 +38,6 @@ ExitWithStdin = Annotated[
 
 
 Server = TypeVar("Server")
-
-
-@node_app.callback()
-def _node() -> None:
-    pass
-
-
-@frontend_app.callback()
-def _frontend() -> None:
-    pass
 
 
 @node_app.command("run")

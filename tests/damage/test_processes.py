@@ -11,6 +11,7 @@ import pytest
 
 from raftfs.testing import LocalCluster
 from raftfs.testing.processes import raftfs_command, raftfs_environment
+from raftfs_cli.exitcodes import DAMAGED
 from tests.system.clusters import running, settle, wait_until
 from tests.system.web import fetch, put, sha256
 
@@ -66,7 +67,7 @@ def test_a_damaged_node_refuses_or_comes_back_whole(file: str, part: str, kind: 
             assert str(cluster.data_dir(node) / damage.file.partition("/")[0]) in said
             again = [*raftfs_command(), "node", "run", "--config", str(cluster.data_dir(node).parent / "raftfs.toml")]
             ended = subprocess.run(again, env=raftfs_environment(), capture_output=True, text=True, timeout=60)
-            assert ended.returncode != 0
+            assert ended.returncode == DAMAGED
             assert damage.file.partition("/")[0] in ended.stderr
             return
         wait_until("the node to serve", lambda: fetch(cluster.node_urls[node], "/large").sha256 == sha256(DATA))
