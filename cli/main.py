@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import raftfs
-from raftfs_cli import check, cluster, connection, dev, exitcodes, files, fsck, output, recover, server, transfer
+from raftfs_cli import certs, check, cluster, connection, dev, exitcodes, files, fsck, output, recover, server, transfer
 from raftfs_cli.shell import run_shell
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app.add_typer(dev.app, name="dev")
 app.add_typer(server.node_app, name="node")
 app.add_typer(server.frontend_app, name="frontend")
 app.add_typer(cluster.app, name="cluster")
+app.add_typer(certs.app, name="certs")
 app.command()(fsck.fsck)
 transfer.register(app)
 files.register(app)

@@ -9,6 +9,7 @@ import ipaddress
 import tomllib
 from pathlib import Path
 from typing import Self
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -58,6 +59,46 @@ class PeerTLS(_Config):
     ca: Path
 
 
+class ClientTLS(_Config):
+    """Files (PEM) for TLS on a node's client port. The certificate must name the host in this member's ``url``. ``ca``
+    verifies the other nodes' client ports when this node forwards, and clients, if ``require_client_cert``."""
+
+    cert: Path
+    key: Path
+    ca: Path
+    require_client_cert: bool = False
+
+
+class FrontendTLS(_Config):
+    """Files (PEM) for TLS on a frontend's port. ``ca`` is what clients are verified by, if ``require_client_cert``."""
+
+    cert: Path
+    key: Path
+    ca: Path | None = None
+    require_client_cert: bool = False
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.require_client_cert and self.ca is None:
+            raise ValueError("require_client_cert needs ca: whose certificates are good?")
+        return self
+
+
+class NodesTLS(_Config):
+    """Files (PEM) with which a frontend dials nodes: the CA that verifies them and, for nodes that demand one, its own
+    certificate."""
+
+    ca: Path
+    cert: Path | None = None
+    key: Path | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.cert is None) != (self.key is None):
+            raise ValueError("cert and key go together")
+        return self
+
+
 class RaftTimes(_Config):
     """Election timeouts are drawn between min and max; a leader without a quorum's answers for max steps down."""
 
@@ -82,6 +123,7 @@ class NodeConfig(_Config):
     client_listen: str | None = None
     peer_listen: str | None = None
     peer_tls: PeerTLS | None = None
+    client_tls: ClientTLS | None = None
     insecure: bool = False
     times: RaftTimes = RaftTimes()
     request_deadline_s: float = Field(default=limits.REQUEST_DEADLINE_S_DEFAULT, gt=0, le=limits.REQUEST_DEADLINE_S_MAX)
@@ -104,17 +146,31 @@ class NodeConfig(_Config):
                 raise ValueError(f"two members have the same {what}: {sorted(values)}")
         if self.id not in ids:
             raise ValueError(f"id {self.id!r} is not among the members {ids}")
+        self._check_tls()
+        return self
+
+    def _check_tls(self) -> None:
+        https = self.me.url.startswith("https://")
+        if self.client_tls is not None and not https:
+            raise ValueError(f"url {self.me.url} of {self.id} must begin with https://, because [client_tls] is set")
+        if self.client_tls is None and https and self.client_listen is None:
+            raise ValueError(
+                f"url {self.me.url} of {self.id} needs [client_tls] (or client_listen, if a proxy in front speaks TLS)"
+            )
         if self.insecure:
-            return self
+            return
         if self.peer_tls is None and not is_loopback(self.peer_address):
             raise ValueError(
                 f"peer address {self.peer_address} is not loopback: set [peer_tls], or insecure = true "
                 "if the network is yours alone"
             )
-        if not is_loopback(self.client_address):
-            # Tokens and TLS on the client port are not there yet, so only the explicit word opens it.
-            raise ValueError(f"client address {self.client_address} is not loopback: set insecure = true to allow it")
-        return self
+        if self.client_tls is None and not is_loopback(self.client_address):
+            raise ValueError(
+                f"client address {self.client_address} is not loopback: set [client_tls], or insecure = true "
+                "if the network is yours alone"
+            )
+        for member in self.members:
+            _check_target(member.url)
 
     @property
     def me(self) -> MemberConfig:
@@ -123,7 +179,7 @@ class NodeConfig(_Config):
     @property
     def client_address(self) -> str:
         """``host:port`` on which the HTTP API listens."""
-        return self.client_listen or self.me.url.split("://", 1)[1].split("/", 1)[0]
+        return self.client_listen or _address(self.me.url)
 
     @property
     def peer_address(self) -> str:
@@ -136,15 +192,37 @@ class FrontendConfig(_Config):
 
     listen: str
     nodes: list[str] = Field(min_length=1)
+    tls: FrontendTLS | None = None
+    nodes_tls: NodesTLS | None = None
     insecure: bool = False
     request_deadline_s: float = Field(default=limits.REQUEST_DEADLINE_S_DEFAULT, gt=0, le=limits.REQUEST_DEADLINE_S_MAX)
     log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if not self.insecure and not is_loopback(self.listen):
-            raise ValueError(f"listen address {self.listen} is not loopback: set insecure = true to allow it")
+        for url in self.nodes:
+            if not url.startswith(("http://", "https://")):
+                raise ValueError(f"url {url!r} must start with http:// or https://")
+        if self.insecure:
+            return self
+        if self.tls is None and not is_loopback(self.listen):
+            raise ValueError(
+                f"listen address {self.listen} is not loopback: set [tls], or insecure = true "
+                "if the network is yours alone"
+            )
+        for url in self.nodes:
+            _check_target(url)
         return self
+
+
+def _address(url: str) -> str:
+    return url.split("://", 1)[1].split("/", 1)[0]
+
+
+def _check_target(url: str) -> None:
+    """What is forwarded must not cross a network in the clear, either."""
+    if url.startswith("http://") and not _names_this_machine(urlsplit(url).hostname or ""):
+        raise ValueError(f"url {url} is not loopback: use https://, or insecure = true if the network is yours alone")
 
 
 def split_address(address: str) -> tuple[str, int]:
@@ -157,7 +235,10 @@ def split_address(address: str) -> tuple[str, int]:
 
 def is_loopback(address: str) -> bool:
     """Whether a ``host:port`` names this machine alone."""
-    host = split_address(address)[0]
+    return _names_this_machine(split_address(address)[0])
+
+
+def _names_this_machine(host: str) -> bool:
     if host == "localhost":
         return True
     try:

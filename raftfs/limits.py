@@ -93,6 +93,12 @@ CHUNK_RETRY_S_MIN: Final = 0.05
 CHUNK_RETRY_S_MAX: Final = 1.0
 STATUS_S_MAX: Final = 0.5
 
+# Certificates and TLS.
+CA_DAYS_DEFAULT: Final = 3650
+CERTIFICATE_DAYS_DEFAULT: Final = 365
+CERTIFICATE_DAYS_MAX: Final = 7300
+CERTIFICATE_SKEW_S: Final = 3600.0  # a new certificate is valid for so long already, for clocks that are behind
+
 # Format versions.
 FORMING_S_MAX: Final = 2.0  # a new cluster waits this long for members that have not said what they understand
 FORMING_POLL_S: Final = 0.05

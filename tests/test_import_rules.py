@@ -14,7 +14,18 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("api", "chunks", "client", "consensus", "frontend", "http", "service", "state", "testing")
 SERVICE = ("service/datadir", "service/node", "service/recovery")
-MODULES = ("config", "errors", "fsync", "limits", "models", "paths", "versions", "consensus/engine", *SERVICE)
+MODULES = (
+    "certificates",
+    "config",
+    "errors",
+    "fsync",
+    "limits",
+    "models",
+    "paths",
+    "versions",
+    "consensus/engine",
+    *SERVICE,
+)
 
 FORBIDDEN = [
     ("raftfs/service/x.py", "import raftfs.api", "layers"),

@@ -14,7 +14,9 @@ from raftfs.config import FrontendConfig, NodeConfig, RaftTimes
 
 OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
 # Defaults that follow from other keys, in words.
-DERIVED = {"client_listen": "from `url`", "peer_listen": "from `peer`", "peer_tls": "none", "times": "see below"}
+DERIVED = {"client_listen": "from `url`", "peer_listen": "from `peer`", "times": "see below"} | dict.fromkeys(
+    ("peer_tls", "client_tls", "tls", "nodes_tls"), "none"
+)
 
 
 def documented_keys(heading: str, text: str) -> dict[str, str]:
