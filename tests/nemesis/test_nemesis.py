@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from raftfs.testing.nemesis import Options, Report, clock, run
-from raftfs.testing.nemesis.machine import ROOT, faketime
+from raftfs.testing.nemesis.machine import NEMESIS, faketime
 from raftfs.testing.nemesis.schedule import Kind
 
 BROKEN = Path(__file__).parent / "broken"
@@ -78,5 +78,5 @@ def test_a_run_leaves_nothing_behind(tmp_path: Path) -> None:
     assert report.verdict == "clean", report.complaints
     assert report.claim
     spaces = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True).stdout
-    left = [*spaces.splitlines(), *Path("/proc/mounts").read_text().splitlines(), *map(str, ROOT.glob("*"))]
+    left = [*spaces.splitlines(), *Path("/proc/mounts").read_text().splitlines(), *map(str, NEMESIS.root.glob("*"))]
     assert not [one for one in left if report.claim in one]

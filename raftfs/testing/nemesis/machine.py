@@ -1,7 +1,8 @@
 """What a run takes from the machine, apart from processes: a claim on a name, small disks, outside programs.
 
 Everything bears the name of its run (six hexadecimal digits), so that whoever comes later can tell what is left over:
-``/run/raftfs-nemesis/RUN`` with a lock that is held as long as the tool lives, and the disks of the nodes below it.
+a folder ``RUN`` (of the nemesis, below ``/run/raftfs-nemesis``) with a lock that is held as long as the tool lives, and
+all that is mounted for the run below it.
 """
 
 from __future__ import annotations
@@ -14,18 +15,29 @@ import secrets
 import shutil
 import subprocess
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from raftfs.errors import RaftfsError
 
-ROOT: Final = Path("/run/raftfs-nemesis")
-PREFIX: Final = "rfn"
 PROGRAM_S_MAX: Final = 20.0
 DISK_BYTES: Final = 1024 * 1024 * 1024
 _SLACK_BYTES: Final = 16 * 1024  # left on a disk that is filled, at least
 _FILL_TRIES: Final = 12
 _FAKETIME: Final = "faketime/libfaketimeMT.so.1"
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A tool whose runs take such things. ``root`` holds a folder for each run; the names of its namespaces begin with
+    ``prefix``."""
+
+    root: Path
+    prefix: str
+
+
+NEMESIS: Final = Tool(Path("/run/raftfs-nemesis"), "rfn")
 
 
 class CannotRun(RaftfsError):
@@ -68,9 +80,9 @@ def faketime() -> Path:
 class Claim:
     """The name of a run, ours until ``release`` or the end of this process."""
 
-    def __init__(self) -> None:
+    def __init__(self, tool: Tool = NEMESIS) -> None:
         self.run = secrets.token_hex(3)
-        self.folder = ROOT / self.run
+        self.folder = tool.root / self.run
         self.folder.mkdir(parents=True)
         self._lock = os.open(self.folder / "lock", os.O_CREAT | os.O_RDWR, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
@@ -88,7 +100,7 @@ class Disk:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         folder.mkdir(parents=True)
-        call("mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES},mode=700", f"{PREFIX}-disk", str(folder))
+        call("mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES},mode=700", f"{NEMESIS.prefix}-disk", str(folder))
 
     def fill(self) -> None:
         """Leave it no room. The disk shrinks to what is on it, so no memory is spent."""
@@ -112,41 +124,42 @@ class Disk:
         call("mount", "-o", f"remount,size={size}", str(self.folder))
 
 
-def clean_up(run: str | None = None) -> list[str]:
+def clean_up(run: str | None = None, tool: Tool = NEMESIS) -> list[str]:
     """Remove all that a run left behind (default: all runs whose tool is no more). Returns the names of the runs."""
-    found = {run} if run else _known_runs()
-    gone = [one for one in sorted(found) if run or not _is_alive(one)]
+    found = {run} if run else _known_runs(tool)
+    gone = [one for one in sorted(found) if run or not is_alive(one, tool)]
     for one in gone:
-        for name in _namespaces(one):
+        for name in _namespaces(one, tool):
             for pid in call("ip", "netns", "pids", name, check=False).split():
                 _kill(int(pid))
-        for mount in _mounts(one):
+        for mount in _mounts(one, tool):
             call("umount", "--lazy", mount, check=False)
-        for name in _namespaces(one):
+        for name in _namespaces(one, tool):
             call("ip", "netns", "del", name, check=False)
-        shutil.rmtree(ROOT / one, ignore_errors=True)
+        shutil.rmtree(tool.root / one, ignore_errors=True)
     return gone
 
 
-def _known_runs() -> set[str]:
+def _known_runs(tool: Tool) -> set[str]:
     names = call("ip", "netns", "list", check=False).split()
-    runs = {match[1] for name in names if (match := re.fullmatch(rf"{PREFIX}-([0-9a-f]{{6}})-\w+", name))}
-    return runs | ({folder.name for folder in ROOT.iterdir()} if ROOT.exists() else set())
+    runs = {match[1] for name in names if (match := re.fullmatch(rf"{tool.prefix}-([0-9a-f]{{6}})-\w+", name))}
+    return runs | ({folder.name for folder in tool.root.iterdir()} if tool.root.exists() else set())
 
 
-def _namespaces(run: str) -> Sequence[str]:
+def _namespaces(run: str, tool: Tool) -> Sequence[str]:
     names = call("ip", "netns", "list", check=False).split()
-    return [name for name in names if name.startswith(f"{PREFIX}-{run}-")]
+    return [name for name in names if name.startswith(f"{tool.prefix}-{run}-")]
 
 
-def _mounts(run: str) -> Sequence[str]:
+def _mounts(run: str, tool: Tool) -> Sequence[str]:
     mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
-    return [mount for mount in mounts if mount.startswith(f"{ROOT}/{run}/")]
+    return [mount for mount in mounts if mount.startswith(f"{tool.root}/{run}/")]
 
 
-def _is_alive(run: str) -> bool:
+def is_alive(run: str, tool: Tool = NEMESIS) -> bool:
+    """Whether the tool that claimed this run still runs."""
     try:
-        lock = os.open(ROOT / run / "lock", os.O_RDWR)
+        lock = os.open(tool.root / run / "lock", os.O_RDWR)
     except FileNotFoundError:
         return False
     try:

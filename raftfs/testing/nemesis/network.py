@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from raftfs.testing.nemesis.machine import PREFIX, CannotRun, call
+from raftfs.testing.nemesis.machine import NEMESIS, CannotRun, Tool, call
 
 HUB: Final = "hub"
 _CLONE_NEWNET: Final = 0x40000000
@@ -27,8 +27,8 @@ Drop = tuple[str, str]
 class Network:
     """``hosts`` and the hub. ``up`` makes it; what is left of it is removed by ``machine.clean_up``."""
 
-    def __init__(self, run: str, hosts: Iterable[str]) -> None:
-        self._run = run
+    def __init__(self, run: str, hosts: Iterable[str], tool: Tool = NEMESIS) -> None:
+        self._run, self._tool = run, tool
         self.hosts = list(hosts)
         self.addresses = {host: f"{_SUBNET}.{number}" for number, host in enumerate([HUB, *self.hosts], start=1)}
         self._drops: Counter[Drop] = Counter()
@@ -38,14 +38,14 @@ class Network:
     def up(self) -> None:
         """Raises CannotRun where namespaces cannot be made."""
         for host in (HUB, *self.hosts):
-            call("ip", "netns", "add", self._namespace(host))
+            call("ip", "netns", "add", self.namespace(host))
             self._in(host, "ip", "link", "set", "lo", "up")
         self._in(HUB, "ip", "link", "add", "bridge0", "type", "bridge")
         self._in(HUB, "ip", "address", "add", f"{self.addresses[HUB]}/24", "dev", "bridge0")
         self._in(HUB, "ip", "link", "set", "bridge0", "up")
         for host in self.hosts:
             ends = ("ip", "link", "add", f"to-{host}", "type", "veth", "peer", "name", "eth0")
-            self._in(HUB, *ends, "netns", self._namespace(host))
+            self._in(HUB, *ends, "netns", self.namespace(host))
             self._in(HUB, "ip", "link", "set", f"to-{host}", "master", "bridge0", "up")
             self._in(host, "ip", "address", "add", f"{self.addresses[host]}/24", "dev", "eth0")
             self._in(host, "ip", "link", "set", "eth0", "up")
@@ -55,14 +55,14 @@ class Network:
 
     def inside(self, host: str) -> list[str]:
         """What to write before a command so that it runs in this host's namespace."""
-        return ["ip", "netns", "exec", self._namespace(host)]
+        return ["ip", "netns", "exec", self.namespace(host)]
 
     @contextmanager
     def enter_hub(self) -> Iterator[None]:
         """Put this thread, and those that it starts from now on, into the hub. Call it before there are others."""
         libc = ctypes.CDLL(None, use_errno=True)
         own = os.open("/proc/self/ns/net", os.O_RDONLY)
-        hub = os.open(f"/run/netns/{self._namespace(HUB)}", os.O_RDONLY)
+        hub = os.open(f"/run/netns/{self.namespace(HUB)}", os.O_RDONLY)
         try:
             if libc.setns(hub, _CLONE_NEWNET):
                 raise CannotRun(f"setns: {os.strerror(ctypes.get_errno())}")
@@ -124,8 +124,13 @@ class Network:
             return False
         return True
 
-    def _namespace(self, host: str) -> str:
-        return f"{PREFIX}-{self._run}-{host}"
+    def namespace(self, host: str) -> str:
+        """The name of this host's namespace, for ``ip netns``."""
+        return f"{self._tool.prefix}-{self._run}-{host}"
+
+    def plug(self, host: str, *, into: bool) -> None:
+        """Plug this host's cable into the bridge, or pull it."""
+        self._in(HUB, "ip", "link", "set", f"to-{host}", "up" if into else "down")
 
     def _in(self, host: str, *command: str, text: str | None = None) -> str:
         return call(*self.inside(host), *command, text=text)
