@@ -50,6 +50,8 @@ def inventory(addresses: dict[str, str], ssh_config: Path, nodes: Sequence[str],
         "ansible_user": ADMINISTRATOR,
         "ansible_become": True,
         "ansible_ssh_common_args": f"-F {ssh_config}",
+        # Kept connections know nothing of networks: those of another run lead to another run's machines.
+        "ansible_control_path_dir": str(ssh_config.parent / "kept"),
         "ansible_python_interpreter": "/usr/bin/python3",
     }
     groups = {
