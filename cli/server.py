@@ -5,26 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
-import resource
-import signal
 import sys
-import threading
-import time
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import typer
 
-from raftfs import limits
-from raftfs.errors import ConfigError, RaftfsError
+from raftfs.errors import ConfigError
+from raftfs_cli.serving import serve
 
 node_app = typer.Typer(no_args_is_help=True, help="Run a node of a cluster, or check its configuration.")
 frontend_app = typer.Typer(no_args_is_help=True, help="Run a frontend, which finds the leader and forwards to it.")
-
-_STOP_S_MAX = 10.0
 
 LogFormat = Annotated[
     Literal["plain", "json"], typer.Option("--log-format", help="How lines of the log (standard error) look.")
@@ -35,9 +26,6 @@ ExitWithStdin = Annotated[
         "--exit-with-stdin", help="Stop when standard input ends: for a parent that must not leave servers behind."
     ),
 ]
-
-
-Server = TypeVar("Server")
 
 
 @node_app.command("run")
@@ -53,7 +41,7 @@ def run_node(
     _set_up_logging(values.log_level, log_format, values.id)
     from raftfs.service.node import Node
 
-    _serve(Node(values), lambda node: node.wait(), exit_with_stdin)
+    serve(Node(values), lambda node: node.wait(), exit_with_stdin)
 
 
 @frontend_app.command("run")
@@ -90,73 +78,13 @@ def run_frontend(
         logging.getLogger("raftfs.frontend").info("frontend of %s: %s", ", ".join(values.nodes), frontend.url)
         await asyncio.Event().wait()
 
-    _serve(Frontend(values), until_told, exit_with_stdin)
+    serve(Frontend(values), until_told, exit_with_stdin)
 
 
 def _first_problem(error: ValueError) -> str:
     """A pydantic error without its frills."""
     problems = getattr(error, "errors", None)
     return "; ".join(str(problem["msg"]) for problem in problems()) if problems else str(error)
-
-
-def _serve(
-    server: AbstractAsyncContextManager[Server], end: Callable[[Server], Awaitable[object]], exit_with_stdin: bool
-) -> None:
-    """Run a server until ``end`` (its own end) or a signal."""
-    _allow_many_files()
-    if exit_with_stdin:
-        threading.Thread(target=_stop_at_end_of_stdin, name="stdin-watch", daemon=True).start()
-    try:
-        asyncio.run(_run_until_told(server, end))
-    except (RaftfsError, OSError):
-        raise
-    except Exception:
-        logging.getLogger("raftfs").exception("the server failed")  # a log, unlike a terminal, wants it all
-        raise
-
-
-def _allow_many_files() -> None:
-    """Descriptors are what many connections use up first, and the soft limit is often far below the hard one."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 4 * limits.HTTP_CONNECTIONS_MAX
-    if hard != resource.RLIM_INFINITY:
-        wanted = min(wanted, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
-async def _run_until_told(
-    server: AbstractAsyncContextManager[Server], end: Callable[[Server], Awaitable[object]]
-) -> None:
-    """Start, wait for the server's own end or a signal, stop in order. A signal works during the start, too."""
-    me = asyncio.current_task()
-    assert me is not None
-    told = asyncio.Event()
-
-    def stop(number: signal.Signals) -> None:
-        if told.is_set():  # the second signal does not wait for the order
-            logging.getLogger("raftfs").warning("%s again: ending at once", number.name)
-            os._exit(128 + number)
-        logging.getLogger("raftfs").info("%s: stopping", number.name)
-        told.set()
-        me.cancel()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop, number)
-    try:
-        async with server as running:
-            await end(running)
-    except asyncio.CancelledError:
-        if not told.is_set():
-            raise
-
-
-def _stop_at_end_of_stdin() -> None:
-    while os.read(0, 4096):
-        pass
-    os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(_STOP_S_MAX)
-    os._exit(1)  # the parent is gone, nobody else would end a server that hangs
 
 
 class _JsonLines(logging.Formatter):

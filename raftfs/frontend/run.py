@@ -21,6 +21,7 @@ class Frontend:
     def __init__(self, config: FrontendConfig) -> None:
         self._config = config
         self._stack = AsyncExitStack()
+        self._directory: Directory
         self.url = ""
 
     async def __aenter__(self) -> Self:
@@ -28,7 +29,7 @@ class Frontend:
         async with AsyncExitStack() as stack:
             upstream = Upstream()
             stack.push_async_callback(upstream.close)
-            directory = Directory(upstream, self._config.nodes)
+            directory = self._directory = Directory(upstream, self._config.nodes)
             stack.push_async_callback(directory.close)
             app = FrontendApp(Forwarder(directory, upstream), deadline_s=self._config.request_deadline_s)
             server = await stack.enter_async_context(HttpServer(app, self._config.listen))
@@ -40,6 +41,10 @@ class Frontend:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._stack.aclose()
+
+    def describe(self) -> str:
+        """Whom it forwards to, in one line for people."""
+        return f"frontend {self.url}: leader {self._directory.leader() or 'not known'}"
 
 
 async def serve_frontend(config: FrontendConfig, stop: asyncio.Event) -> None:

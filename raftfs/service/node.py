@@ -80,6 +80,14 @@ class Node:
         """Wait until the node must not go on, and raise why. Cancel it to go on without."""
         raise await asyncio.shield(self._life)
 
+    def describe(self) -> str:
+        """What it is and who leads, in one line for people. Asks neither the disk nor anybody."""
+        cluster, rejoining = self.service.cluster, self._consensus.rejoining
+        leader = cluster.leader
+        role = "leads" if cluster.is_leader else f"follows {leader.id}" if leader else "knows no leader"
+        state = f"rejoining, {rejoining}" if rejoining else f"{role}, term {cluster.term}"
+        return f"{self.config.id} of {self.config.cluster_id}: {state}"
+
     async def _begin(self) -> None:
         async with AsyncExitStack() as stack:
             try:
