@@ -16,8 +16,7 @@ from typing import Final, Literal
 import aiohttp
 
 from raftfs.testing import history as h
-from raftfs.testing.nemesis.doors import Door, Notes
-from raftfs.testing.nemesis.servers import Servers
+from raftfs.testing.nemesis.doors import Door, Notes, Targets
 
 CELL_OPERATIONS: Final = 300
 _THINK_S: Final[dict[str, float]] = {"register": 0.04, "files": 0.04, "large": 1.5}
@@ -48,7 +47,7 @@ class Cell:
 class Clients:
     """``count`` clients of ``servers``, from ``begin`` to ``end``."""
 
-    def __init__(self, servers: Servers, seed: int, count: int) -> None:
+    def __init__(self, servers: Targets, seed: int, count: int) -> None:
         self.notes = Notes()
         self.cells: list[Cell] = []
         self._servers, self._seed, self._count = servers, seed, count
@@ -126,7 +125,9 @@ class Clients:
                 url = self._servers.urls[self._servers.door(dice)]
                 try:
                     timeout = aiohttp.ClientTimeout(total=4, connect=1)
-                    async with session.put(f"{url}/v1/dirs{path}", headers=headers, timeout=timeout) as answer:
+                    async with session.put(
+                        f"{url}/v1/dirs{path}", headers=headers, timeout=timeout, ssl=self._servers.tls
+                    ) as answer:
                         if answer.status in (200, 201):
                             return
                 except (aiohttp.ClientError, TimeoutError):

@@ -6,11 +6,13 @@ import asyncio
 import io
 import json
 import random
+import ssl
 import time
 import uuid
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Protocol
 from urllib.parse import quote
 
 import aiohttp
@@ -18,7 +20,6 @@ import aiohttp
 from raftfs.http import names
 from raftfs.testing import history as h
 from raftfs.testing.nemesis import bodies
-from raftfs.testing.nemesis.servers import Servers
 
 TRY_S_MAX: Final = 4.0
 OPERATION_S_MAX: Final = 12.0
@@ -62,6 +63,24 @@ async def _no_hidden_retry(
         raise aiohttp.ClientConnectionError(str(error) or "connection lost") from error
 
 
+class Targets(Protocol):
+    """The servers that clients ask, and ``tls``, by which they know them (True: as any program of this machine would).
+    ``first``: the members through which all is read in the end."""
+
+    @property
+    def urls(self) -> Mapping[str, str]: ...
+
+    @property
+    def first(self) -> Sequence[str]: ...
+
+    @property
+    def tls(self) -> ssl.SSLContext | bool: ...
+
+    def door(self, dice: random.Random) -> str:
+        """The server that is asked next."""
+        ...
+
+
 @dataclass
 class Notes:
     """What all clients saw. ``wrong``: answers that are wrong by themselves, whatever the order. ``refused``: what
@@ -98,7 +117,7 @@ class _Try:
 class Door:
     """A client with connections of its own. Each try goes through one of the servers."""
 
-    def __init__(self, name: str, servers: Servers, notes: Notes, dice: random.Random) -> None:
+    def __init__(self, name: str, servers: Targets, notes: Notes, dice: random.Random) -> None:
         self._name, self._servers, self._notes, self._dice = name, servers, notes, dice
         timeout = aiohttp.ClientTimeout(total=TRY_S_MAX, connect=_CONNECT_S_MAX)
         self._session = aiohttp.ClientSession(timeout=timeout, middlewares=(_no_hidden_retry,))
@@ -140,7 +159,11 @@ class Door:
         data = io.BytesIO(request.body) if request.body else None
         try:
             async with self._session.request(
-                request.method, self._servers.urls[door] + request.path, headers=request.headers, data=data
+                request.method,
+                self._servers.urls[door] + request.path,
+                headers=request.headers,
+                data=data,
+                ssl=self._servers.tls,
             ) as answer:
                 body = await answer.read()
                 return self._understand(call, answer, body, door)

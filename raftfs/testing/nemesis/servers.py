@@ -81,6 +81,9 @@ class Servers:
             if name in self.peers:
                 self.set_clock(name, 0)
 
+    tls: Final = True
+    """nothing special: they speak plain HTTP"""
+
     @property
     def names(self) -> list[str]:
         """All that should serve now."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Protocol
 
 import aiohttp
 
 from raftfs.testing.nemesis.clock import can_be_seen, seems
-from raftfs.testing.nemesis.servers import Servers
+from raftfs.testing.nemesis.doors import Targets
 
 _ASK_S_MAX: Final = 2.0
 _POLL_S: Final = 0.2
@@ -19,11 +20,25 @@ _QUIET_S: Final = 3.0
 _QUIET_TRIES: Final = 8
 
 
+class Watched(Targets, Protocol):
+    """``nodes``: the members now. ``emptied``: how often each lost its data."""
+
+    @property
+    def nodes(self) -> Sequence[str]: ...
+
+    @property
+    def emptied(self) -> Mapping[str, int]: ...
+
+    def clock(self, name: str) -> int:
+        """By how many seconds a node's wall clock is ahead."""
+        ...
+
+
 class Watch:
     """``odd``: complaints about states that differ at one applied index, about terms that go back, and about second
     leaders."""
 
-    def __init__(self, servers: Servers) -> None:
+    def __init__(self, servers: Watched) -> None:
         self._servers = servers
         self._hashes: dict[int, tuple[str, str]] = {}
         self._told: dict[tuple[str, int], int] = {}
@@ -124,7 +139,7 @@ class Watch:
     async def status(self, node: str) -> dict[str, Any] | None:
         """What a node says of the cluster; None if it does not answer."""
         try:
-            async with self._session.get(f"{self._servers.urls[node]}/v1/cluster") as answer:
+            async with self._session.get(f"{self._servers.urls[node]}/v1/cluster", ssl=self._servers.tls) as answer:
                 if answer.status != 200:
                     return None
                 value: dict[str, Any] = await answer.json()
@@ -135,7 +150,7 @@ class Watch:
     async def is_ready(self, name: str) -> bool:
         """Whether a server says that it serves."""
         try:
-            async with self._session.get(f"{self._servers.urls[name]}/readyz") as answer:
+            async with self._session.get(f"{self._servers.urls[name]}/readyz", ssl=self._servers.tls) as answer:
                 return answer.status == 200
         except (aiohttp.ClientError, TimeoutError):
             return False
@@ -146,7 +161,7 @@ class Watch:
         if not can_be_seen(ahead_s):
             return None
         try:
-            async with self._session.get(f"{self._servers.urls[node]}/livez") as answer:
+            async with self._session.get(f"{self._servers.urls[node]}/livez", ssl=self._servers.tls) as answer:
                 if ahead_s == self._servers.clock(node):
                     return seems(answer.headers, ahead_s)
         except (aiohttp.ClientError, TimeoutError):
