@@ -20,7 +20,7 @@ from functools import partial
 
 from raftfs.testing.simulation import Report, Simulation, SimulationFailed
 from raftfs.testing.simulation.coverage import table, total
-from raftfs.testing.simulation.planted import PLANTS, SEARCHED
+from raftfs.testing.simulation.planted import PLANTS
 
 Outcome = tuple[Report | SimulationFailed, float]
 """and the seconds of a core that it took"""
@@ -67,7 +67,7 @@ def _outcome(seed: int, plant: str | None, *, trace: bool) -> Outcome:
     began_s = time.process_time()
     outcome: Report | SimulationFailed
     try:
-        planted = None if plant is None else (PLANTS | SEARCHED)[plant].plant
+        planted = None if plant is None else PLANTS[plant].plant
         outcome = Simulation(seed, plant=planted, trace=sys.stdout if trace else None).run()
     except SimulationFailed as failure:
         outcome = SimulationFailed(failure.seed, failure.rule, failure.detail, plant)
@@ -84,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--jobs", type=int, default=1, help="processes (default 1)")
     parser.add_argument("--trace", action="store_true", help="write every event (of one job)")
     parser.add_argument("--coverage", action="store_true", help="say how often each kind of fault came")
-    parser.add_argument("--plant", choices=sorted(PLANTS | SEARCHED), help="with this fault in the product")
+    parser.add_argument("--plant", choices=sorted(PLANTS), help="with this fault in the product")
     return parser
 
 

@@ -23,6 +23,7 @@ KINDS: Final = {
     "partition": "the cluster is split",
     "isolate": "a node is deaf, mute or both",
     "depose": "the leader is cut off, and clients still reach it",
+    "strand": "the same, and its machine loses power meanwhile",
     "starve": "what the leader sends to a follower hangs",
     "kill": "a process is killed",
     "lose power": "a machine forgets what it did not sync",

@@ -33,7 +33,7 @@ class Nemesis:
             self._kill: 1.5, self._lose_power: 1.5, self._die_in_sync: 1.5, self._fail_sync: 0.5,
             self._restart_all: 1.0, self._pause: 2.0, self._fill_disk: 1.0, self._slow_down: 1.0,
             self._jump_wall: 0.5, self._drift: 0.5, self._transfer: 1.0, self._talk_nonsense: 0.5,
-            self._depose: 1.0, self._starve: 1.0,
+            self._depose: 1.0, self._starve: 1.0, self._strand: 0.5,
         }  # fmt: skip
         self._kinds = list(kinds)
         self._weights = [weight * rng.choice((0.0, 1.0, 1.0, 4.0)) for weight in kinds.values()]
@@ -145,9 +145,20 @@ class Nemesis:
         """The leader is cut off for as long as others need to elect another one, and clients still reach it."""
         leader = self._leader()
         if leader is not None and not self._network.cut:
-            others = [other for other in self._network.names if other != leader.name]
-            links = [link for other in others for link in ((leader.name, other), (other, leader.name))]
-            self._cut(links, at_least_s=1.0)
+            self._depose_one(leader)
+
+    def _depose_one(self, leader: Node) -> None:
+        others = [other for other in self._network.names if other != leader.name]
+        links = [link for other in others for link in ((leader.name, other), (other, leader.name))]
+        self._cut(links, at_least_s=1.0)
+
+    def _strand(self) -> None:
+        """The same, and meanwhile its machine goes out: when it is back in touch, it has applied less than it once
+        knew to be committed, and its log ends with what nobody else has."""
+        leader = self._leader()
+        if leader is not None and not self._network.cut:
+            self._depose_one(leader)
+            self._loop.call_later(self._rng.uniform(0.1, 1.0), lambda: self._crash(leader, power=True))
 
     def _starve(self) -> None:
         """What the leader sends to a follower hangs for long, and the connection stays open."""

@@ -269,6 +269,9 @@ PLANTS: Final[dict[str, Planted]] = {
     ),
     "rule 2: removal of what matches": Planted(_guard(CutsWhatMatches, "break_wire", "kill"), 200),
     "rule 3: every acknowledgement counts": Planted(_guard(CountsEveryAck, "lose_power", "restart_all"), 100),
+    "rule 4: unverified entries are committed": Planted(
+        Plant(Parts(engine=partial(Engine, guard=CommitsUnverified)), harm=("strand",), append_bytes=100), 100
+    ),
     "rule 5: no loyalty to a live leader": Planted(_elections(Disloyal, "break_a_link"), 20),
     "rule 5: no pre-vote": Planted(_elections(AsksForVotesAtOnce, "break_a_link"), 20),
     "rule 5: no check-quorum": Planted(Plant(Parts(engine=LeadsWithoutQuorum), trial="silence_the_leader"), 20),
@@ -296,11 +299,3 @@ PLANTS: Final[dict[str, Planted]] = {
     "retries without a key": Planted(Plant(keys=False), 50),
 }
 """A fault's name → it, and how soon it is found."""
-
-SEARCHED: Final[dict[str, Planted]] = {
-    "rule 4: unverified entries are committed": Planted(
-        Plant(Parts(engine=partial(Engine, guard=CommitsUnverified)), harm=("partition", "cut_link"), append_bytes=100),
-        0,
-    ),
-}
-"""What no number of seeds is known to be enough for."""
