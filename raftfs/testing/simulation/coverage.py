@@ -17,6 +17,8 @@ KINDS: Final = {
     "message: in time, though its connection broke": "it was read before the break was seen",
     "message: very late": "by up to half a second",
     "talk nonsense": "a broken member sends what no correct one does",
+    "come as a stranger": "who is no member, was one, or has a member's name and another data directory",
+    "stranger: refused": "and was not listened to",
     "cut link": "a link is cut",
     "network: cut one way": "an asymmetric partition",
     "network: cut both ways": "a symmetric one",

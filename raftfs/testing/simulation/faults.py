@@ -17,6 +17,7 @@ from raftfs.testing.simulation.client import Ways
 from raftfs.testing.simulation.loop import VirtualLoop
 from raftfs.testing.simulation.network import Network
 from raftfs.testing.simulation.node import Node
+from raftfs.testing.simulation.strangers import Strangers
 
 
 class Nemesis:
@@ -28,12 +29,14 @@ class Nemesis:
     ) -> None:  # fmt: skip
         self._loop, self._nodes, self._network, self._ways = loop, nodes, network, ways
         self._rng, self._trace = rng, trace
+        self._strangers = Strangers(loop, nodes, rng, trace)
         kinds = {
             self._break_wire: 6.0, self._cut_link: 3.0, self._partition: 2.0, self._isolate: 4.0,
             self._kill: 1.5, self._lose_power: 1.5, self._die_in_sync: 1.5, self._fail_sync: 0.5,
             self._restart_all: 1.0, self._pause: 2.0, self._fill_disk: 1.0, self._slow_down: 1.0,
             self._jump_wall: 0.5, self._drift: 0.5, self._transfer: 1.0, self._talk_nonsense: 0.5,
             self._depose: 1.0, self._starve: 1.0, self._strand: 0.5,
+            self._come_as_a_stranger: 0.5,
         }  # fmt: skip
         self._kinds = list(kinds)
         self._weights = [weight * rng.choice((0.0, 1.0, 1.0, 4.0)) for weight in kinds.values()]
@@ -140,6 +143,9 @@ class Nemesis:
             ]
         raw = m.encode(self._rng.choice(nonsense)) if self._rng.random() < 0.8 else self._rng.randbytes(20)
         self._network.slip_in(source, target, raw)
+
+    def _come_as_a_stranger(self) -> None:
+        self._strangers.come(self._node())
 
     def _depose(self) -> None:
         """The leader is cut off for as long as others need to elect another one, and clients still reach it."""

@@ -116,6 +116,9 @@ class Process:
             if task.done():
                 _ = task.cancelled() or task.exception()  # whoever would have asked is dead
             else:
+                waits_for = task._fut_waiter  # type: ignore[attr-defined]
+                if waits_for is not None and waits_for.done():
+                    _ = waits_for.cancelled() or waits_for.exception()  # it died before it could see that
                 task._log_destroy_pending = False  # type: ignore[attr-defined]
                 with suppress(RuntimeError, ProcessEnded):
                     task.get_coro().close()

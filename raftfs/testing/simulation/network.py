@@ -13,12 +13,11 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-import msgspec
-
 from raftfs.consensus import messages as m
 from raftfs.consensus.peers import Callbacks
 from raftfs.consensus.roster import Roster
 from raftfs.consensus.rpc import Handler
+from raftfs.decoding import UNDECODABLE
 from raftfs.errors import RaftfsError, Unavailable
 from raftfs.testing.invariants import Violation
 from raftfs.testing.simulation.loop import Process, VirtualLoop
@@ -143,7 +142,7 @@ class Network:
             message = m.decode(raw)
             self._trace("nonsense", wire.source.name, wire.target.name, describe(message))
             wire.target.on.message(wire.source.name, message)
-        except (m.ProtocolViolation, msgspec.MsgspecError):
+        except (m.ProtocolViolation, *UNDECODABLE):
             self._lose_flying(wire)
             self._close(wire)
 

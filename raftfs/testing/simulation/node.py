@@ -138,10 +138,11 @@ class Node:
 
     def __init__(
         self, config: NodeConfig, machine: Machine, network: Network, judge: Judge, parts: Parts,
-        sizes: LogSizes, flows: Flows, trace: Callable[..., None], *, roster: type[Roster] | None = None,
+        sizes: LogSizes, flows: Flows, trace: Callable[..., None], *, roster: type[Roster], identities: bool,
     ) -> None:  # fmt: skip
-        """``roster``: what looks at identities; None: the members are always the same, and nobody looks."""
-        self._sizes, self._flows, self._roster = sizes, flows, roster
+        """``roster``: says who is talked to; without ``identities``, the members are always the same, and nobody looks
+        at their data directories."""
+        self._sizes, self._flows, self._roster, self._identities = sizes, flows, roster, identities
         self._emptied = 0
         self.uuid = ""
         self.name, self.machine, self.judge = config.id, machine, judge
@@ -151,7 +152,7 @@ class Node:
         self.service: Service
         self.up = False
         self._close = ExitStack()
-        self._transport: SimulatedTransport | None = None
+        self.transport: SimulatedTransport | None = None
         self._calls: dict[asyncio.Future[Any], float] = {}
         """what clients wait for → since when"""
 
@@ -198,7 +199,7 @@ class Node:
         await asyncio.sleep(process.rng.uniform(0.01, 0.3))
         root = self.machine.disk.root
         config = self._config.model_copy(update={"data_dir": root})
-        if self._roster is not None:
+        if self._identities:
             rng = self.machine.rng
             self.uuid = check_identity(config, lambda: uuid.UUID(int=rng.getrandbits(128)))
         install(root)
@@ -208,7 +209,7 @@ class Node:
         self._close.callback(state.close)
         self.judge.restarted(self.label, state)
         roster = self._read_roster(config, state)
-        self._transport = transport = SimulatedTransport(self._network, roster, process)
+        self.transport = transport = SimulatedTransport(self._network, roster, process)
         self.consensus = Consensus(
             me=self.name,
             configuration=roster.configuration,
@@ -241,8 +242,8 @@ class Node:
         process.ran = self._look
 
     def _read_roster(self, config: NodeConfig, state: StateMachine) -> Roster:
-        if self._roster is None:
-            return Roster(me=self.name, uuid="", configuration=Configuration.of(m.id for m in config.members))
+        if not self._identities:
+            return self._roster(me=self.name, uuid="", configuration=Configuration.of(m.id for m in config.members))
         index, configuration = 0, bootstrap(config.members)
         if state.configuration is not None:
             index, configuration = state.configuration[0], decode_configuration(state.configuration[1])
@@ -325,8 +326,8 @@ class Node:
         assert process is not None
         self._trace("power lost" if power else "killed", self.name)
         self.up = False
-        if self._transport is not None and self._transport is self._network.members.get(self.name):
-            self._network.process_died(self._transport, power=power)
+        if self.transport is not None and self.transport is self._network.members.get(self.name):
+            self._network.process_died(self.transport, power=power)
         for call in self._calls:
             if not call.done():
                 call.set_exception(ConnectionResetError(f"{self.name} died"))
@@ -337,7 +338,7 @@ class Node:
         """The folder in which they lie belongs to nobody any more."""
         process.bury()
         self._close.close()
-        self._transport = None
+        self.transport = None
 
     def _open_reader(self, root: Path) -> Reader:
         reader = Reader(root / "state.db")

@@ -201,6 +201,14 @@ class SaysNotApplied(Proposals):
             raise wrong from error
 
 
+class LetsAnybodyIn(Roster):
+    """Without the other half of rule 9: whoever comes is listened to, a member or not."""
+
+    def admit(self, name: str, uuid: str, fresh: bool) -> str | None:
+        super().admit(name, uuid, fresh)
+        return None
+
+
 class TrustsNames(Roster):
     """Whoever comes with a member's name is that member, whatever its disk remembers."""
 
@@ -279,6 +287,7 @@ PLANTS: Final[dict[str, Planted]] = {
     "rule 7: proposals without an end": Planted(Plant(Parts(proposals=WaitsForEver), harm=("depose",)), 100),
     "rule 8: no bound of what is in flight": Planted(_guard(SendsAllAtOnce, "starve"), 100),
     "rule 9: members are believed": Planted(_guard(BelievesMembers, "talk_nonsense", "kill"), 20),
+    "rule 9: strangers are let in": Planted(Plant(roster=LetsAnybodyIn, harm=("come_as_a_stranger",)), 20),
     "application before durability": Planted(
         Plant(Parts(engine=AppliesBeforeDurable), harm=("restart_all",), slow=_SLOW), 200
     ),
@@ -289,12 +298,12 @@ PLANTS: Final[dict[str, Planted]] = {
     "votes are forgotten": Planted(Plant(forgets="term"), 150),
     "journal is not synced": Planted(Plant(forgets=".segment"), 50),
     "members: names are trusted": Planted(
-        Plant(roster=TrustsNames, changes=("empty",), harm=("isolate", "depose")), 50
+        Plant(roster=TrustsNames, changes=("empty",), harm=("come_as_a_stranger", "isolate", "depose")), 50
     ),
     "members: listeners count": Planted(_changing(ListenersCount), 100),
     "members: two changes at once": Planted(_changing(ChangesAtOnce), 100),
     "members: who is removed is refused at once": Planted(
-        Plant(roster=LeavesAtOnce, changes=("remove",), harm=("depose", "isolate")), 100
+        Plant(roster=LeavesAtOnce, changes=("remove",), harm=("depose", "isolate")), 200
     ),
     "retries without a key": Planted(Plant(keys=False), 50),
 }

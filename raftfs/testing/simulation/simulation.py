@@ -177,7 +177,7 @@ class Simulation:
             )
             return Node(
                 config, machine, self._network, self._judge, parts, sizes, flows, self._trace,
-                roster=self._plant.roster if self._changes else None,
+                roster=self._plant.roster, identities=self._changes,
             )  # fmt: skip
 
         for name in self._names:
