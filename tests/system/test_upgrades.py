@@ -102,6 +102,12 @@ def formats(cluster: LocalCluster) -> dict[str, int | None]:
     return found
 
 
+def newest_formats(url: str) -> dict[str, int | None]:
+    """The newest format of each member, as this node knows it; None for one that it is not connected with."""
+    members = status_of(url)["members"]
+    return {member["id"]: member["formats"] and member["formats"]["max"] for member in members}
+
+
 def everywhere(cluster: LocalCluster, number: int) -> dict[str, int | None]:
     return dict.fromkeys(cluster.nodes, number)
 
@@ -147,9 +153,8 @@ def test_a_rolling_upgrade_under_traffic(release: Release) -> None:
         with traffic(cluster, ledger) as more:
             replace(cluster, first, release)
             more()
-            members = {member["id"]: member["formats"] for member in status_of(cluster.node_urls[leader])["members"]}
-            assert members[first]["max"] == NEXT_FORMAT
-            assert members[leader]["max"] == members[second]["max"] == FORMAT_VERSION
+            known = {first: NEXT_FORMAT, second: FORMAT_VERSION, leader: FORMAT_VERSION}
+            wait_until("the leader to have heard of all", lambda: newest_formats(cluster.node_urls[leader]) == known)
             _check_that_the_new_leads_the_old(cluster, first, more)
             more()
             replace(cluster, first, None)  # the way back is open
