@@ -83,16 +83,24 @@ def without_unseen_values(history: Sequence[h.Operation]) -> list[h.Operation]:
     """The history with one value for all those of unknown writes that no answer shows and no call names again."""
     seen = {word.rpartition("=")[2] for one in history if one.result is not None for word in one.result.split(" ")}
     for one in history:
-        if isinstance(one.call, h.Swap):
-            seen.add(one.call.expected)
-        elif isinstance(one.call, h.Transaction):
-            seen.update(value for _, value in one.call.when if value is not None)
+        seen.update(_asked_for(one.call))
     return [
         msgspec.structs.replace(one, call=msgspec.structs.replace(one.call, value=_UNSEEN))
         if isinstance(one.call, h.Write | h.Create | h.Swap) and not one.known and one.call.value not in seen
         else one
         for one in history
     ]
+
+
+def _asked_for(call: h.Call) -> Iterable[str]:
+    """The values that a call names as what it expects to be there."""
+    match call:
+        case h.Swap(_, expected):
+            yield expected
+        case h.Transaction(when, then):
+            yield from (value for _, value in when if value is not None)
+            for change in then:
+                yield from _asked_for(change)
 
 
 def partitions(history: Sequence[h.Operation]) -> list[list[h.Operation]]:

@@ -11,6 +11,9 @@ import msgspec
 from raftfs.testing import filemodel
 from raftfs.testing import history as h
 
+_CAN_BE_LOST = h.Write | h.Delete | h.Swap | h.Rename | h.Transaction
+"""The calls of which some have an unknown outcome."""
+
 
 def made_up(seed: int, *, operations: int, directory: str = "/d", registers: bool = False) -> list[h.Operation]:
     """A run of one call after the other, stretched: the call at moment t begins before t and ends after it, so that
@@ -21,7 +24,7 @@ def made_up(seed: int, *, operations: int, directory: str = "/d", registers: boo
         call = _call(dice, number, directory, state, registers)
         moment = float(number)
         begin, end = moment - dice.expovariate(0.7), moment + dice.expovariate(0.7)
-        if isinstance(call, h.Write | h.Delete | h.Swap) and dice.random() < 0.03:
+        if isinstance(call, _CAN_BE_LOST) and dice.random() < 0.03:
             if dice.random() < 0.5:
                 state = filemodel.step(state, call)[0]
             history.append(h.Operation(call, None, begin, h.NEVER, "lost"))
@@ -48,6 +51,7 @@ def _call(dice: random.Random, number: int, directory: str, state: filemodel.Sta
             h.Names(directory),
             h.Rename(path, other, replace=dice.random() < 0.5),
             h.Transaction(((path, dice.choice([held, None])),), (h.Write(other, value), h.Delete(path))),
+            h.Transaction((), (h.Swap(path, dice.choice([held, "v-other"]), value), h.Rename(path, other, replace=True))),
         ]
     return dice.choice(choices)
 

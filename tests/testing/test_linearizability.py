@@ -64,6 +64,17 @@ GOOD = {
         op(h.Names("/d"), h.listing([(A, "a")]), 3, 4),
         op(h.Names("/d"), h.listing([(B, "b")]), 6, 7),
     ],
+    "transaction that swaps what an unknown one wrote": [
+        wrote("a", 0, NEVER),
+        op(h.Transaction((), (h.Swap(A, "a", "b"),)), h.DONE, 2, 3),
+        read("b", 4, 5),
+    ],
+    "unknown transaction, seen": [
+        FIRST,
+        op(h.Transaction(((A, "a"),), (h.Delete(A), h.Write(B, "b"))), None, 2, NEVER),
+        op(h.Names("/d"), h.listing([(A, "a")]), 3, 4),
+        op(h.Names("/d"), h.listing([(B, "b")]), 6, 7),
+    ],
 }
 
 BAD = {
@@ -108,6 +119,32 @@ BAD = {
         FIRST,
         op(h.Transaction(((A, "a"),), (h.Delete(A), h.Write(B, "b"))), h.DONE, 2, 5),
         op(h.Names("/d"), h.listing([(A, "a"), (B, "b")]), 3, 4),
+    ],
+    "transaction done on another state": [
+        FIRST,
+        op(h.Transaction(((A, "b"),), (h.Write(B, "b"),)), h.DONE, 2, 3),
+    ],
+    "transaction refused, and seen": [
+        FIRST,
+        op(h.Transaction(((A, None),), (h.Write(B, "b"),)), h.MISMATCH, 2, 3),
+        read("b", 4, 5, B),
+    ],
+    "unknown transaction, seen, then unseen": [
+        FIRST,
+        op(h.Transaction(((A, "a"),), (h.Delete(A), h.Write(B, "b"))), None, 2, NEVER),
+        read("b", 3, 4, B),
+        read("a", 5, 6),
+    ],
+    "unknown rename, seen, then undone": [
+        FIRST,
+        op(h.Rename(A, B), None, 2, NEVER),
+        read("a", 3, 4, B),
+        read("a", 5, 6),
+    ],
+    "unknown swap of what was never there": [
+        FIRST,
+        op(h.Swap(A, "x", "b"), None, 2, NEVER),
+        read("b", 3, 4),
     ],
     "order of two clients turned round": [
         FIRST,
