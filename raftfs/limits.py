@@ -84,6 +84,7 @@ DISK_HANG_TIMEOUTS_MAX: Final = 1  # maximal election timeouts that a write of t
 PEER_FRAME_BYTES_MAX: Final = 8 * 1024 * 1024
 PEER_HELLO_S_MAX: Final = 5.0
 PEER_CONNECTIONS_MAX: Final = 64
+PEER_REFUSALS_NOTED_MAX: Final = 64  # names that were refused, of which each reason is logged once
 CHUNK_TRANSFERS_AT_ONCE_MAX: Final = 4
 PEER_CHUNK_BYTES_IN_FLIGHT_MAX: Final = 4 * CHUNK_BYTES  # as much as one upload, or the peer is what it waits for
 PEER_BYTES_TRAILING_MAX: Final = 32 * 1024 * 1024  # chunks that a majority holds and that this peer is still to get

@@ -29,7 +29,7 @@ from raftfs.consensus.roster import Roster
 from raftfs.consensus.rpc import BulkClient, BulkServer, Handler
 from raftfs.decoding import UNDECODABLE
 from raftfs.errors import Unavailable
-from raftfs.limits import PEER_CONNECTIONS_MAX, PEER_FRAME_BYTES_MAX, PEER_HELLO_S_MAX
+from raftfs.limits import PEER_CONNECTIONS_MAX, PEER_FRAME_BYTES_MAX, PEER_HELLO_S_MAX, PEER_REFUSALS_NOTED_MAX
 
 log = logging.getLogger(__name__)
 
@@ -84,8 +84,6 @@ class _Peer:
     raft: Connection | None = None
     bulk: BulkClient | None = None
     refused: str | None = None
-    turned_away: str | None = None
-    """why its last greeting was refused here"""
     incoming: dict[Channel, Connection] = field(default_factory=dict)
     """its newest connection to us for each channel"""
 
@@ -126,6 +124,8 @@ class PeerTransport:
         self._peers: dict[str, _Peer] = {}
         self._server: asyncio.Server | None = None
         self._incoming: set[Connection] = set()
+        self._turned_away: dict[str, str] = {}
+        """why each name's last greeting was refused here: those that came last, the newest of them at the end"""
         self._strangers: list[Connection] = []  # of these, those that have not greeted, oldest first
         self._ending: set[asyncio.Task[None]] = set()
         self._bulk = BulkServer()
@@ -271,11 +271,11 @@ class PeerTransport:
         self._welcome(connection, self._peers[hello.sender], hello.channel)
 
     def _note_refusal(self, sender: str, connection: Connection, reason: str) -> None:
-        """A member that is refused comes again and again; it is told of once for each reason."""
-        peer = self._peers.get(sender)
-        known = peer is not None and peer.turned_away == reason
-        if peer is not None:
-            peer.turned_away = reason
+        """Who is refused comes again and again, a removed member for ever; it is told of once for each reason."""
+        known = self._turned_away.pop(sender, None) == reason
+        self._turned_away[sender] = reason
+        if len(self._turned_away) > PEER_REFUSALS_NOTED_MAX:
+            del self._turned_away[next(iter(self._turned_away))]
         level = logging.DEBUG if known else logging.WARNING
         log.log(level, "refused %s on the peer port: %s", connection.extra("peername"), reason)
 
@@ -283,7 +283,7 @@ class PeerTransport:
         """From now on, frames are the member's. Its older connection is dead, if perhaps without a word: a machine
         that lost power sends none, and would lock itself out by coming back often enough."""
         self._strangers.remove(connection)
-        peer.turned_away = None
+        self._turned_away.pop(peer.id, None)
         _tune(connection)
         connection.frame_bytes_max = PEER_FRAME_BYTES_MAX
         connection.on_lost = lambda c: self._member_lost(c, peer, channel)

@@ -36,6 +36,7 @@ class Roster:
         self.on_change: Callable[[], None] = lambda: None
         self.configuration, self.index = configuration, index
         self._learned: tuple[int, Configuration] = (0, configuration)
+        self._settled = 0
         self._leaving: dict[str, MemberRecord] = {}  # whose end, as members or as this directory, is not committed
         self._seen: dict[str, str] = {me: uuid}
         self._without_data: set[str] = set()
@@ -76,7 +77,12 @@ class Roster:
         self.on_change()
 
     def settle(self, commit_index: int) -> None:
-        """Entries up to ``commit_index`` are committed."""
+        """Entries up to ``commit_index`` are committed. What somebody showed of an index up to there is in this log,
+        too, or will never be in any."""
+        self._settled = max(self._settled, commit_index)
+        if self.index < self._learned[0] <= self._settled:
+            self._learned = (0, self.configuration)
+            self.on_change()
         if self._leaving and commit_index >= self.index:
             for name in self._leaving:
                 self._seen.pop(name, None)
@@ -85,7 +91,7 @@ class Roster:
 
     def learn(self, index: int, configuration: Configuration) -> None:
         """A member shows what counts in its log."""
-        if index > max(self.index, self._learned[0]):
+        if index > max(self.index, self._learned[0], self._settled):
             self._learned = index, configuration
             self.on_change()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -17,7 +18,7 @@ from raftfs import errors
 from raftfs.consensus import messages as m
 from raftfs.consensus.compatibility import our_versions
 from raftfs.consensus.peers import Callbacks, Hello, PeerTransport, Welcome, tls_contexts
-from raftfs.limits import PEER_FRAME_BYTES_MAX
+from raftfs.limits import PEER_FRAME_BYTES_MAX, PEER_REFUSALS_NOTED_MAX
 
 from .ports import free_address, peer_transport
 
@@ -190,6 +191,33 @@ async def test_a_wrong_greeting_is_refused_with_the_reason(changes: dict[str, ob
         assert refused is not None
         assert reason in refused
         writer.close()
+
+
+async def greet(port_of: PeerTransport, **changes: object) -> None:
+    reader, writer = await raw_connection(port_of)
+    writer.write(hello(**changes))
+    async with asyncio.timeout(20):
+        await reader.read()
+    writer.close()
+
+
+async def test_a_refusal_is_told_of_once_for_each_name_and_reason(caplog: pytest.LogCaptureFixture) -> None:
+    """A removed member dials for ever, and would fill the logs of all others."""
+    transport = peer_transport("a", {"a": free_address(), "b": "127.0.0.1:1"})
+    await transport.start()
+    try:
+        for _ in range(3):
+            await greet(transport, sender="removed")
+            await greet(transport, cluster_id="other")
+        told = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+        assert ["not a member" in line for line in told] == [True, False], told
+        for number in range(PEER_REFUSALS_NOTED_MAX):
+            await greet(transport, sender=f"removed-{number}")
+        assert len(caplog.records) == 2 + PEER_REFUSALS_NOTED_MAX
+        await greet(transport, sender="removed")
+        assert len(caplog.records) == 3 + PEER_REFUSALS_NOTED_MAX, "what is remembered is bounded"
+    finally:
+        await transport.stop()
 
 
 @pytest.mark.parametrize("body", [b"\x00garbage", msgspec.msgpack.encode(["Append", 1]), b"\xff" * 3000])

@@ -95,6 +95,22 @@ def test_what_another_member_shows_says_where_members_are_and_not_who_counts() -
     assert set(found.book) == {"b"}
 
 
+def test_what_another_member_showed_and_then_lost_is_forgotten() -> None:
+    """The entry that it showed was replaced by another: the member that it named is none."""
+    found = roster(records(a="ua", b="ub"))
+    lost = records(a="ua", b="ub", c="uc")
+    found.learn(9, lost)
+    found.settle(8)
+    assert found.admit("c", "uc", False) is None
+    found.settle(9)
+    assert set(found.book) == {"b"}
+    assert found.admit("c", "uc", False) is not None
+    found.learn(9, lost)  # by one that has not heard yet
+    assert set(found.book) == {"b"}
+    found.learn(10, lost)
+    assert set(found.book) == {"b", "c"}
+
+
 def test_a_node_without_data_votes_only_when_everybody_has_none() -> None:
     found = roster(records(a="", b="", c=""), index=0, fresh=True)
     assert not found.formed
