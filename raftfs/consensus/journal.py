@@ -8,7 +8,7 @@ Removing a conflicting suffix writes nothing: the next record simply has an inde
 takes the later one. Until that record is durable, a crash brings the old suffix back, which is a state that this log
 legally had and in which nothing of the new one was acknowledged.
 
-Memory: 12 bytes an entry, and the bytes of the newest entries up to a limit; older ones are read back from
+Memory: 12 bytes an entry, and the newest entries up to a limit, whatever their size; older ones are read back from
 disk. The class is confined to one thread, except ``write``.
 """
 
@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Final, overload
 
 from raftfs import fsync
 from raftfs.consensus import segments
@@ -30,6 +30,9 @@ from raftfs.consensus.membership import CONFIGURATION
 from raftfs.consensus.termfile import TermFile
 from raftfs.errors import CorruptData
 from raftfs.limits import JOURNAL_SEGMENT_BYTES, JOURNAL_TAIL_BYTES_MAX
+
+_TAIL_ENTRY_BYTES: Final = 200
+"""What an entry of the tail costs beside its bytes: the objects, and its places in a dictionary that has just grown."""
 
 
 class EntryData:
@@ -262,7 +265,7 @@ class Journal:
         del self._term_starts[:run]
         del self._terms[:run]
         while self._tail_first < self._first:
-            self._tail_bytes -= len(self._tail.pop(self._tail_first, b""))
+            self._forget_tail(self._tail_first)
             self._tail_first += 1
         return [segments.segment_path(self._directory, number) for number in range(oldest, newest)]
 
@@ -310,7 +313,7 @@ class Journal:
         self._put(record)
         self._pending.last_index = idx
         self._tail[idx] = command
-        self._tail_bytes += len(command)
+        self._tail_bytes += len(command) + _TAIL_ENTRY_BYTES
         self._evict()
 
     def deleteEntriesFrom(self, entryFrom: int) -> None:
@@ -382,7 +385,7 @@ class Journal:
     def _truncate(self, index: int) -> None:
         """Forget the entries from ``index`` on."""
         for gone in range(max(index, self._tail_first), self.last_index + 1):
-            self._tail_bytes -= len(self._tail.pop(gone, b""))
+            self._forget_tail(gone)
         keep = max(0, index - self._first)
         del self._places[keep:]
         del self._lengths[keep:]
@@ -397,9 +400,14 @@ class Journal:
         if self._writing is not None:
             self._writing.last_index = min(self._writing.last_index, index - 1)
 
+    def _forget_tail(self, index: int) -> None:
+        data = self._tail.pop(index, None)
+        if data is not None:
+            self._tail_bytes -= len(data) + _TAIL_ENTRY_BYTES
+
     def _evict(self) -> None:
         while self._tail_bytes > self._tail_bytes_max and self._tail_first <= self.durable_index:
-            self._tail_bytes -= len(self._tail.pop(self._tail_first, b""))
+            self._forget_tail(self._tail_first)
             self._tail_first += 1
 
     def _fd(self, number: int) -> int:
