@@ -54,7 +54,7 @@ def sync_data(fd: int, name: str | Path) -> None:
     try:
         _kernel.sync_data(fd, Path(name))
     except OSError as error:
-        _end(name, error)
+        failed(name, error)
 
 
 def sync_directory(path: Path) -> None:
@@ -63,7 +63,7 @@ def sync_directory(path: Path) -> None:
     try:
         _kernel.sync_directory(fd, path)
     except OSError as error:
-        _end(path, error)
+        failed(path, error)
     finally:
         os.close(fd)
 
@@ -98,6 +98,7 @@ def make_directory(path: Path, mode: int = 0o700) -> None:
         sync_directory(path.parent)
 
 
-def _end(name: str | Path, error: OSError) -> NoReturn:
+def failed(name: str | Path, error: Exception) -> NoReturn:
+    """End the process, as an fsync of ``name`` failed: for libraries that sync by themselves (SQLite)."""
     message = f"raftfs: fsync of {name} failed: {error}. Stopping now: what was written may not be on the disk.\n"
     _kernel.end_process(message)

@@ -1,14 +1,20 @@
-"""Directories that are made to last."""
+"""Directories that are made to last, and the end of a process whose fsync failed."""
 
 from __future__ import annotations
 
+import os
+import sqlite3
+import subprocess
+import sys
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from raftfs import fsync
 from raftfs.config import MemberConfig, NodeConfig
 from raftfs.service.node import Node
+from raftfs.state.schema import translate
 from raftfs.testing.fakes import WatchedKernel
 from raftfs.testing.inprocess import free_ports
 
@@ -40,3 +46,29 @@ async def test_a_node_makes_its_data_directory_to_last(tmp_path: Path) -> None:
     assert seen[:2] == [("directory", tmp_path), ("directory", tmp_path / "new")]
     term = seen.index(("replace", config.data_dir / "journal" / "term"))
     assert term < seen.index(("replace", config.data_dir / "node.json")), "who has a name has a file for its votes"
+
+
+def test_a_failed_fsync_ends_the_process_with_its_own_code() -> None:
+    """A pipe cannot be synced. ``tests/system/test_failed_fsync.py`` does the same to a node."""
+    code = "import os; from raftfs import fsync; fsync.sync_data(os.pipe()[1], 'journal/1.segment'); print('went on')"
+    environment = {**os.environ, "PYTHONPATH": ":".join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (fsync.FSYNC_FAILED_EXIT, "")
+    assert "fsync of journal/1.segment failed: [Errno 22]" in done.stderr
+
+
+class Ended(BaseException):
+    """What stands for the end of the process."""
+
+
+class EndingKernel(fsync.Kernel):
+    def end_process(self, message: str) -> NoReturn:
+        raise Ended(message)
+
+
+@pytest.mark.parametrize("code", [sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_DIR_FSYNC])
+def test_an_fsync_that_sqlite_saw_fail_ends_the_process_too(code: int) -> None:
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorcode = code
+    with fsync.simulated(EndingKernel()), pytest.raises(Ended, match=r"data/state\.db failed: disk"):
+        translate(Path("data/state.db"), error)

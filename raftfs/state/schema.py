@@ -341,8 +341,13 @@ def _pragma(db: sqlite3.Connection, name: str) -> int:
 
 
 def translate(path: Path, error: sqlite3.DatabaseError) -> RaftfsError | sqlite3.DatabaseError:
-    """What a SQLite error means for a node: CorruptData, StorageFull, or the error itself (a bug, a broken disk)."""
+    """What a SQLite error means for a node: CorruptData, StorageFull, or the error itself (a bug, a broken disk).
+
+    Ends the process if SQLite's own fsync failed: it would try again, and believe what the kernel says then.
+    """
     code = getattr(error, "sqlite_errorcode", None)
+    if code in (sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_DIR_FSYNC):
+        fsync.failed(path, error)
     primary = None if code is None else code & 0xFF
     # Without room for the index beside the WAL, SQLite speaks of input and output.
     if primary == sqlite3.SQLITE_FULL or code == sqlite3.SQLITE_IOERR_SHMSIZE:

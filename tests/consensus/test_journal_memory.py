@@ -1,5 +1,5 @@
-"""What a log of a million small entries costs in memory: 12 bytes an entry and the tail, while it is written and when it
-is loaded. Each in a process of its own, of which the system says how much memory it has and had."""
+"""What a log of a million small entries costs in memory: 12 bytes an entry and the tail, while it is written and
+after it was loaded. Each in a process of its own, of which the system says how much memory it has and had."""
 
 from __future__ import annotations
 

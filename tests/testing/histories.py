@@ -51,7 +51,9 @@ def _call(dice: random.Random, number: int, directory: str, state: filemodel.Sta
             h.Names(directory),
             h.Rename(path, other, replace=dice.random() < 0.5),
             h.Transaction(((path, dice.choice([held, None])),), (h.Write(other, value), h.Delete(path))),
-            h.Transaction((), (h.Swap(path, dice.choice([held, "v-other"]), value), h.Rename(path, other, replace=True))),
+            h.Transaction(
+                (), (h.Swap(path, dice.choice([held, "v-other"]), value), h.Rename(path, other, replace=True))
+            ),
         ]
     return dice.choice(choices)
 
