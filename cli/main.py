@@ -9,7 +9,21 @@ from typing import Annotated
 import typer
 
 import raftfs
-from raftfs_cli import certs, check, cluster, connection, dev, exitcodes, files, fsck, output, recover, server, transfer
+from raftfs_cli import (
+    certs,
+    check,
+    cluster,
+    connection,
+    dev,
+    doctor,
+    exitcodes,
+    files,
+    fsck,
+    output,
+    recover,
+    server,
+    transfer,
+)
 from raftfs_cli.shell import run_shell
 
 app = typer.Typer(
@@ -29,6 +43,7 @@ app.command()(fsck.fsck)
 transfer.register(app)
 files.register(app)
 recover.register(app)
+doctor.register(app)
 check.register(server.node_app, server.frontend_app)
 
 

@@ -8,9 +8,11 @@ A full disk is found out by the write before it, which raises and can be answere
 
 from __future__ import annotations
 
+import bisect
 import os
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NoReturn
@@ -18,14 +20,54 @@ from typing import Final, NoReturn
 FSYNC_FAILED_EXIT: Final = 74  # sysexits.h EX_IOERR; the service manager must not restart on it in a tight loop
 
 
+TIMES_S: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+"""Upper bounds of the classes in which ``Times`` counts."""
+
+
+class Times:
+    """How long the syncs of this process took, by classes, once somebody has brought a clock. Any thread may add; what
+    is read fits together."""
+
+    def __init__(self) -> None:
+        self.clock: Callable[[], float] | None = None
+        self._lock = threading.Lock()
+        self._counts = [0] * (len(TIMES_S) + 1)
+        self._sum_s = 0.0
+
+    @contextmanager
+    def measured(self) -> Iterator[None]:
+        """Count the time spent inside, also when it ends with an error."""
+        if (clock := self.clock) is None:
+            yield
+            return
+        began_s = clock()
+        try:
+            yield
+        finally:
+            took_s = clock() - began_s
+            with self._lock:
+                self._counts[bisect.bisect_left(TIMES_S, took_s)] += 1
+                self._sum_s += took_s
+
+    def read(self) -> tuple[list[int], float]:
+        """How many syncs took up to each of TIMES_S, and longer than all of them, and the sum of their times."""
+        with self._lock:
+            return list(self._counts), self._sum_s
+
+
+times = Times()
+
+
 class Kernel:
     """What this module asks of the system. The simulator puts a disk of its own in its place, with ``simulated``."""
 
     def sync_data(self, fd: int, path: Path) -> None:
-        os.fdatasync(fd)
+        with times.measured():
+            os.fdatasync(fd)
 
     def sync_directory(self, fd: int, path: Path) -> None:
-        os.fsync(fd)
+        with times.measured():
+            os.fsync(fd)
 
     def replace(self, source: Path, target: Path) -> None:
         os.replace(source, target)

@@ -122,6 +122,14 @@ READY_LAG_ENTRIES_MAX: Final = 10_000
 EVERYWHERE_POLL_S: Final = 0.005  # how often ack=all looks whether the members have confirmed
 DISK_FREE_BYTES_MIN: Final = 64 * 1024 * 1024
 
+# Examining a cluster (raftfs doctor).
+DOCTOR_ASK_S_MAX: Final = 3.0  # a member that says nothing for so long is frozen, or cannot be reached
+DOCTOR_LOOKS_MAX: Final = 3  # what passes by itself, as an election does, is gone when one looks again
+DOCTOR_LOOK_PAUSE_S: Final = 1.0
+DOCTOR_LAG_ENTRIES_MAX: Final = 1000
+DOCTOR_CLOCKS_APART_MS_MAX: Final = 1000
+DOCTOR_DISK_FREE_PERCENTS_MIN: Final = 10
+
 # Housekeeping.
 CHUNK_GRACE_S_DEFAULT: Final = 3600.0
 UPLOAD_EXPIRY_S_DEFAULT: Final = 24 * 3600.0

@@ -100,8 +100,29 @@ class TransferRequest(_Request):
     to: str | None = None
 
 
+class Check(_Answer):
+    """One of the things that ``/readyz`` looks at. ``text`` says how it is, good or bad."""
+
+    name: str
+    ok: bool
+    text: str
+
+
+class NodeReport(_Answer):
+    """What the node that answers says of itself. ``version``: of its software. ``time_ms``: its clock. ``total_bytes``:
+    of the disk of its data directory; ``free_bytes``: what it may still write there."""
+
+    id: str
+    version: str
+    time_ms: int
+    data_dir: str
+    free_bytes: int
+    total_bytes: int
+    checks: list[Check]
+
+
 class ClusterStatus(_Answer):
-    """``format`` is the format version that is active, 0 while the cluster is being formed."""
+    """``format`` is the format version that is active, 0 while the cluster is being formed. ``node``: who answers."""
 
     cluster_id: str
     revision: int
@@ -112,6 +133,7 @@ class ClusterStatus(_Answer):
     state_hash: str | None = None
     applied_index: int | None = None
     format: int | None = None
+    node: NodeReport | None = None
 
 
 class Problem(_Answer):

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
+
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Gauge
+from prometheus_client.core import HistogramMetricFamily
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
+from raftfs import fsync
 from raftfs.http import Call, HttpMetrics, json_response, names
 from raftfs.http.health import health_response
 from raftfs.models import ClusterStatus
@@ -81,6 +88,10 @@ class _Gauges:
         self._lag = gauge("member_lag_entries", "Entries that a member is behind the commit index", "member")
         self._missing = gauge("member_missing_chunks", "Chunks that a member has still to fetch", "member")
         self._reachable = gauge("member_reachable", "1 if this node reaches the member", "member")
+        self._free = gauge("disk_free_bytes", "Bytes that this node may still write to the disk of its data directory")
+        self._size = gauge("disk_size_bytes", "Size of the disk of its data directory")
+        self._check = gauge("check_ok", "1 if what /readyz looks at is as it should be", "check")
+        registry.register(_FsyncTimes())
 
     def update(self, status: ClusterStatus, me: str) -> None:
         self._term.set(status.term)
@@ -89,6 +100,11 @@ class _Gauges:
         self._quorum.set(status.quorum)
         self._revision.set(status.revision)
         self._format.set(status.format or 0)
+        if status.node is not None:
+            self._free.set(status.node.free_bytes)
+            self._size.set(status.node.total_bytes)
+            for check in status.node.checks:
+                self._check.labels(check.name).set(check.ok)
         for per_member in (self._lag, self._missing, self._reachable, self._format_max):
             per_member.clear()
         for member in status.members:
@@ -102,3 +118,13 @@ class _Gauges:
             if member.id == me and member.applied_index is not None:
                 self._applied.set(member.applied_index)
                 self._commit.set(member.applied_index + (member.lag or 0))
+
+
+class _FsyncTimes(Collector):
+    """How long the disk takes to make things durable, as a histogram. It is counted for the whole process."""
+
+    def collect(self) -> Iterator[HistogramMetricFamily]:
+        counts, sum_s = fsync.times.read()
+        bounds = [*map(floatToGoString, fsync.TIMES_S), "+Inf"]
+        buckets = list(zip(bounds, map(float, itertools.accumulate(counts)), strict=True))
+        yield HistogramMetricFamily("raftfs_fsync_seconds", "Time of one fsync", buckets=buckets, sum_value=sum_s)

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import msgspec
 
+import raftfs
 from raftfs import limits
 from raftfs.config import NodeConfig
 from raftfs.consensus import MemberRecord
 from raftfs.decoding import UNDECODABLE
 from raftfs.errors import RaftfsError
-from raftfs.models import ClusterStatus, FormatRange, LeaderRef, Member, Role
-from raftfs.service.ports import ConsensusPort, TransportPort
+from raftfs.models import Check, ClusterStatus, FormatRange, LeaderRef, Member, NodeReport, Role
+from raftfs.service.ports import Clock, ConsensusPort, TransportPort
 from raftfs.state import Reader
 from raftfs.versions import FORMAT_VERSION, FORMAT_VERSION_MIN, UNDECIDED
 
@@ -44,9 +45,9 @@ class Cluster:
 
     def __init__(
         self, *, config: NodeConfig, consensus: ConsensusPort, transport: TransportPort, reader: Reader,
-        missing_chunks: Callable[[], int | None], complete_index: Callable[[], int],
+        missing_chunks: Callable[[], int | None], complete_index: Callable[[], int], clock: Clock,
     ) -> None:  # fmt: skip
-        self._config, self._consensus, self._transport = config, consensus, transport
+        self._config, self._consensus, self._transport, self._clock = config, consensus, transport, clock
         self._reader, self._missing_chunks, self._complete_index = reader, missing_chunks, complete_index
         self.node_id = config.id
         transport.handle("status", self._on_status)
@@ -90,6 +91,20 @@ class Cluster:
             state_hash=applied.state_hash.hex(),
             applied_index=applied.index,
             format=applied.version,
+            node=self.report(),
+        )
+
+    def report(self) -> NodeReport:
+        """What this node says of itself."""
+        free_bytes, total_bytes = disk_space(self._config.data_dir)
+        return NodeReport(
+            id=self.node_id,
+            version=raftfs.__version__,
+            time_ms=self._clock.wall_ms(),
+            data_dir=str(self._config.data_dir),
+            free_bytes=free_bytes,
+            total_bytes=total_bytes,
+            checks=[Check(name=name, ok=ok, text=text) for name, ok, text in self.ready()],
         )
 
     async def ask_all(self) -> dict[str, NodeStatus | None]:
@@ -171,7 +186,12 @@ def _formed(version: int) -> tuple[bool, str]:
     return formed, f"format {version}" if formed else "the cluster is being formed, its members agree on no format yet"
 
 
-def _disk(path: Path) -> tuple[bool, str]:
+def disk_space(path: Path) -> tuple[int, int]:
+    """Bytes that this process may still write beside ``path``, and the size of that file system."""
     found = os.statvfs(path)
-    free = found.f_bavail * found.f_frsize
-    return free >= limits.DISK_FREE_BYTES_MIN, f"{free} bytes are free in {path}"
+    return found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
+
+
+def _disk(path: Path) -> tuple[bool, str]:
+    free_bytes = disk_space(path)[0]
+    return free_bytes >= limits.DISK_FREE_BYTES_MIN, f"{free_bytes} bytes are free in {path}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -83,7 +84,7 @@ class Node:
     def describe(self) -> str:
         """What it is and who leads, in one line for people. Asks neither the disk nor anybody."""
         cluster, rejoining = self.service.cluster, self._consensus.rejoining
-        leader = cluster.leader
+        leader = cluster.leader if self._consensus.status().quorum else None  # it goes on naming a silent one
         role = "leads" if cluster.is_leader else f"follows {leader.id}" if leader else "knows no leader"
         state = f"rejoining, {rejoining}" if rejoining else f"{role}, term {cluster.term}"
         return f"{self.config.id} of {self.config.cluster_id}: {state}"
@@ -128,6 +129,7 @@ class Node:
 
     async def _start(self, stack: AsyncExitStack) -> None:
         config, data_dir = self.config, self.config.data_dir
+        fsync.times.clock = time.perf_counter
         stack.callback(os.close, lock(data_dir))
         if (done := recovery.finish(data_dir)) is not None:
             log.warning("finished a recovery: %s is a cluster of one from entry %d on", done.id, done.index)

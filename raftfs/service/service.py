@@ -67,7 +67,7 @@ class Service:
         self.cluster = Cluster(
             config=config, consensus=consensus, transport=transport, reader=self._reader,
             missing_chunks=lambda: self.backfill.missing_at_most(self._reader.newest_chunk()),
-            complete_index=lambda: self.backfill.complete_index,
+            complete_index=lambda: self.backfill.complete_index, clock=clock,
         )  # fmt: skip
         self.members = Members(consensus=consensus, cluster=self.cluster, proposer=proposer)
         self.versions = VersionGate(
