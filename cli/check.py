@@ -53,7 +53,12 @@ def check_frontend(
     """
     from raftfs.config import FrontendConfig
 
-    _say(config, _of_frontend(FrontendConfig.load(config)), files, [], json)
+    values = FrontendConfig.load(config)
+    if files:
+        from raftfs.frontend.run import load_certificates
+
+        load_certificates(values)
+    _say(config, _of_frontend(values), files, [], json)
 
 
 def _of_node(values: NodeConfig) -> dict[str, Any]:

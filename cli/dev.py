@@ -34,6 +34,10 @@ def up(
             help="The frontend's port P; nodes listen on P+1, ..., peers on P+11, ... (7400 in a new directory)."
         ),
     ] = None,
+    tls: Annotated[
+        bool | None,
+        typer.Option("--tls", help="All ports speak TLS, with a CA of the cluster's own, in DIR/tls (new directory)."),
+    ] = None,
     detach: Annotated[bool, typer.Option("--detach", help="Return when it serves, and leave it running.")] = False,
     settings: Annotated[
         list[str] | None,
@@ -50,7 +54,7 @@ def up(
 
     if port is None and not Layout.exists(dir):
         port = DEFAULT_PORT
-    cluster = LocalCluster(nodes, dir, port, detach=detach, **_parse_settings(settings or []))
+    cluster = LocalCluster(nodes, dir, port, detach=detach, tls=tls, **_parse_settings(settings or []))
     if detach:
         _up_detached(cluster)
         _show(cluster, dir, json, foreground=False)
@@ -269,6 +273,7 @@ def _show(cluster: LocalCluster, dir: Path, json: bool, *, foreground: bool) -> 
     default_url = f"http://127.0.0.1:{DEFAULT_PORT}"
     option = _dir_option(dir)
     steps = [] if cluster.url == default_url else [f"export RAFTFS_ENDPOINTS={cluster.url}"]
+    steps += [] if cluster.ca is None else [f"export RAFTFS_CA={cluster.ca}"]
     steps += ["echo hello | raftfs put - /hello.txt", "raftfs cat /hello.txt", "raftfs ls /", "raftfs cluster status"]
     steps += [f"raftfs dev kill n1{option}", f"raftfs dev start n1{option}"]
     output.emit(*(f"  {step}" for step in steps), "")

@@ -57,6 +57,9 @@ def _version(wanted: bool) -> None:
 def _global_options(
     endpoint: connection.Endpoint = None,
     timeout: connection.Timeout = None,
+    ca: connection.Ca = None,
+    cert: connection.Cert = None,
+    key: connection.Key = None,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
     ] = False,
@@ -70,7 +73,7 @@ def shell(endpoint: connection.Endpoint = None, timeout: connection.Timeout = No
 
     Knows LIST, UPLD, UPLD+, DWLD, DELF, CONN and QUIT, and the file commands of this program.
     """
-    raise typer.Exit(run_shell(run, connection.endpoints()))
+    raise typer.Exit(run_shell(run, connection.endpoints(), connection.file_options()))
 
 
 def main() -> None:

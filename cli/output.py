@@ -146,6 +146,7 @@ def next_step(error: RaftfsError) -> str:
 
 _NEXT_STEPS = {
     "unavailable": "`raftfs cluster status` shows who answers; --endpoint or RAFTFS_ENDPOINTS says whom to ask",
+    "not_trusted": "--ca or RAFTFS_CA names the CA of the servers, --cert and --key your own certificate",
     "is_a_directory": "-r takes whole directories",
     "directory_not_empty": "-r removes it with all it holds",
     "unknown_outcome": "look at the path before you repeat it",

@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from raftfs.errors import InvalidRequest
@@ -34,12 +34,14 @@ Ask = Callable[[str], str | None]
 
 
 class Shell:
-    """``run`` carries out one command line and returns its exit code; ``ask`` reads one line, None at the end."""
+    """``run`` carries out one command line and returns its exit code; ``ask`` reads one line, None at the end.
+    ``options`` come before every command."""
 
-    def __init__(self, run: Runner, ask: Ask, endpoints: list[str]) -> None:
+    def __init__(self, run: Runner, ask: Ask, endpoints: list[str], options: Sequence[str] = ()) -> None:
         self._run = run
         self._ask = ask
         self._endpoints = endpoints
+        self._options = options
         self._words: dict[str, Callable[[list[str]], int]] = {
             "conn": self._conn,
             "list": lambda arguments: self._remote(["ls", *(arguments or ["/"])]),
@@ -90,7 +92,7 @@ class Shell:
 
     def _remote(self, arguments: list[str]) -> int:
         options = [part for endpoint in self._endpoints for part in ("--endpoint", endpoint)]
-        return self._run([*options, *arguments])
+        return self._run([*self._options, *options, *arguments])
 
     def _name(self, arguments: list[str], question: str) -> str | None:
         """The first argument, or what the next line says; None (after a complaint) if that is nothing."""
@@ -165,14 +167,14 @@ def ask_pipe(prompt: str) -> str | None:
     return line.rstrip("\r\n") if line else None
 
 
-def run_shell(run: Runner, endpoints: list[str]) -> int:
+def run_shell(run: Runner, endpoints: list[str], options: Sequence[str]) -> int:
     """Run a session on standard input; returns its exit code."""
     if not sys.stdin.isatty():
         if isinstance(sys.stdin, io.TextIOWrapper):
             sys.stdin.reconfigure(errors="surrogateescape")  # names of local files need not be valid text
-        return Shell(run, ask_pipe, endpoints).loop("")
+        return Shell(run, ask_pipe, endpoints, options).loop("")
     import readline  # gives input() line editing and history
 
     readline.set_history_length(1000)
     output.say("HELP lists the commands, QUIT leaves.")
-    return Shell(run, ask_terminal, endpoints).loop(PROMPT)
+    return Shell(run, ask_terminal, endpoints, options).loop(PROMPT)

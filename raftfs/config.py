@@ -219,9 +219,14 @@ def _address(url: str) -> str:
     return url.split("://", 1)[1].split("/", 1)[0]
 
 
+def in_the_clear(url: str) -> bool:
+    """Whether a request to ``url`` could be read on a network."""
+    return not url.startswith("https://") and not _names_this_machine(urlsplit(url).hostname or "")
+
+
 def _check_target(url: str) -> None:
     """What is forwarded must not cross a network in the clear, either."""
-    if url.startswith("http://") and not _names_this_machine(urlsplit(url).hostname or ""):
+    if in_the_clear(url):
         raise ValueError(f"url {url} is not loopback: use https://, or insecure = true if the network is yours alone")
 
 

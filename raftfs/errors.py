@@ -49,6 +49,11 @@ class InvalidPath(InvalidRequest):
     title = "The path is not allowed"
 
 
+class TlsRequired(InvalidRequest):
+    code = "tls_required"
+    title = "This port speaks TLS: the URL must begin with https://"
+
+
 class IncompleteBody(InvalidRequest):
     code = "incomplete_body"
     title = "The body ended before its announced length"
@@ -174,6 +179,13 @@ class Unavailable(RaftfsError, ConnectionError):
     code = "unavailable"
     status = 503
     title = "The cluster cannot serve this now"
+
+
+class NotTrusted(Unavailable):
+    """The client found no TLS connection that it, and the server, can trust. Nothing was sent."""
+
+    code = "not_trusted"
+    title = "There is no TLS connection that can be trusted"
 
 
 class NotLeader(Unavailable):

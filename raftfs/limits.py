@@ -98,6 +98,13 @@ STATUS_S_MAX: Final = 0.5
 CA_DAYS_DEFAULT: Final = 3650
 CERTIFICATE_DAYS_DEFAULT: Final = 365
 CERTIFICATE_DAYS_MAX: Final = 7300
+CERTIFICATE_WARNING_S: Final = 14 * 24 * 3600.0  # less than this before its end, the log warns of a certificate
+PEM_BYTES_MAX: Final = 1024 * 1024
+TLS_HANDSHAKE_S_MAX: Final = 5.0
+TLS_HANDSHAKES_MAX: Final = 256  # at once, on one port; beyond that, whoever takes longest makes room
+TLS_LOOK_S: Final = 5.0  # how often certificate files are looked at
+TLS_WARN_S: Final = 24 * 3600.0  # from one warning of the same certificate to the next
+TLS_REFUSALS_LOGGED_MAX: Final = 64  # addresses and reasons that are remembered, so that each is logged once a minute
 CERTIFICATE_SKEW_S: Final = 3600.0  # a new certificate is valid for so long already, for clocks that are behind
 
 # Format versions.

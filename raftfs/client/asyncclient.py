@@ -26,6 +26,10 @@ class AsyncClient(AsyncCalls):
     ``endpoints``: one URL, several, or None for RAFTFS_ENDPOINTS (comma separated), else http://127.0.0.1:7400.
     ``deadline_s`` bounds each call with its retries unless the call has its own ``timeout``; a transfer of a large
     or streamed file may last as long as bytes move. ``attempt_s`` and ``connect_s`` bound one attempt.
+    ``ca``, ``cert`` and ``key``: PEM files for https endpoints, else those that RAFTFS_CA, RAFTFS_CERT and RAFTFS_KEY
+    name: the CA that the server's certificate must come from (else one that this machine trusts), and a certificate of
+    one's own for servers that demand it, with its key (if that is not in the same file). NotTrusted if there is no
+    connection that both sides trust.
 
     Calls may run concurrently. Reads are retried at will. A write carries an idempotency key and is retried under it,
     so it happens once. When time is over and it is not known whether a write happened, UnknownOutcome is raised;

@@ -24,7 +24,7 @@ from raftfs.client.aiofile import (
 from raftfs.client.body import Body, Source, make_body
 from raftfs.client.cluster import ClusterCalls, posted
 from raftfs.client.download import Download, Pinned, check_slice, deadline, open_download, pin_head
-from raftfs.client.options import Options, resolve_endpoints
+from raftfs.client.options import Options, StrPath, make_options
 from raftfs.client.transport import Moved, Request, Transport, read_answer
 from raftfs.errors import AlreadyExists, IsADirectory, NotADirectory, NotFound, PreconditionFailed
 from raftfs.models import Consistency, Entry, EntryList, MoveRequest
@@ -46,8 +46,11 @@ class AsyncCalls(ClusterCalls):
         deadline_s: float = limits.CLIENT_DEADLINE_S_DEFAULT,
         attempt_s: float = limits.CLIENT_ATTEMPT_S_DEFAULT,
         connect_s: float = limits.CLIENT_CONNECT_S_DEFAULT,
+        ca: StrPath | None = None,
+        cert: StrPath | None = None,
+        key: StrPath | None = None,
     ) -> None:
-        self.options = Options(resolve_endpoints(endpoints), deadline_s, attempt_s, connect_s)
+        self.options = make_options(endpoints, deadline_s, attempt_s, connect_s, ca, cert, key)
         self._transport = Transport(self.options)
 
     @classmethod
@@ -58,6 +61,9 @@ class AsyncCalls(ClusterCalls):
             deadline_s=options.deadline_s,
             attempt_s=options.attempt_s,
             connect_s=options.connect_s,
+            ca=options.ca,
+            cert=options.cert,
+            key=options.key,
         )
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from yarl import URL
 
@@ -12,6 +13,10 @@ from raftfs import limits
 from raftfs.errors import ConfigError
 
 ENDPOINTS_VARIABLE = "RAFTFS_ENDPOINTS"
+CA_VARIABLE = "RAFTFS_CA"
+CERT_VARIABLE = "RAFTFS_CERT"
+KEY_VARIABLE = "RAFTFS_KEY"
+StrPath: TypeAlias = str | os.PathLike[str]
 ENDPOINT_DEFAULT = "http://127.0.0.1:7400"
 
 
@@ -20,18 +25,37 @@ class Options:
     """Configuration of a client. Times in seconds.
 
     ``deadline_s`` bounds one call with all its retries; for a transfer it bounds the time in which nothing moves.
-    ``attempt_s`` bounds one attempt in the same way. Raises ConfigError naming the value that is wrong.
+    ``attempt_s`` bounds one attempt in the same way. ``ca``, ``cert`` and ``key``: PEM files for https endpoints.
+    Raises ConfigError naming the value that is wrong.
     """
 
     endpoints: tuple[str, ...]
     deadline_s: float = limits.CLIENT_DEADLINE_S_DEFAULT
     attempt_s: float = limits.CLIENT_ATTEMPT_S_DEFAULT
     connect_s: float = limits.CLIENT_CONNECT_S_DEFAULT
+    ca: str | None = None
+    cert: str | None = None
+    key: str | None = None
 
     def __post_init__(self) -> None:
+        if self.key is not None and self.cert is None:
+            raise ConfigError("key is given without cert: whose key is it?")
         for name in ("deadline_s", "attempt_s", "connect_s"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} must be above zero, not {getattr(self, name)!r}")
+
+
+def make_options(
+    endpoints: str | Iterable[str] | None, deadline_s: float, attempt_s: float, connect_s: float,
+    ca: StrPath | None, cert: StrPath | None, key: StrPath | None,
+) -> Options:  # fmt: skip
+    """What is None comes from the environment; the key never without the certificate that it belongs to."""
+    if ca is None:
+        ca = os.environ.get(CA_VARIABLE) or None
+    if cert is None and key is None:
+        cert, key = os.environ.get(CERT_VARIABLE) or None, os.environ.get(KEY_VARIABLE) or None
+    files = (None if path is None else os.path.abspath(path) for path in (ca, cert, key))
+    return Options(resolve_endpoints(endpoints), deadline_s, attempt_s, connect_s, *files)
 
 
 def resolve_endpoints(endpoints: str | Iterable[str] | None) -> tuple[str, ...]:

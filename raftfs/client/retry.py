@@ -6,7 +6,7 @@ import random
 from dataclasses import dataclass
 
 from raftfs import limits
-from raftfs.errors import BadAnswer, RaftfsError, UnknownOutcome
+from raftfs.errors import BadAnswer, NotTrusted, RaftfsError, UnknownOutcome
 
 
 class Budget:
@@ -55,6 +55,7 @@ class Retries:
         self._furthest_bytes = 0
         self._fruitless = 0
         self._retry_after_s = 0.0
+        self._untrusted = 0
         self.maybe_applied = False
 
     def failed(self, failure: Failure) -> None:
@@ -63,6 +64,7 @@ class Retries:
             self._furthest_bytes, self._fruitless = failure.sent_bytes, 0
         elif failure.sent_bytes:
             self._fruitless += 1
+        self._untrusted = self._untrusted + 1 if isinstance(failure.error, NotTrusted) else 0
         self.maybe_applied = self.maybe_applied or failure.maybe_applied
         self._retry_after_s = max(self._retry_after_s, failure.error.retry_after_s or 0.0)
 
@@ -81,7 +83,9 @@ class Retries:
         """Whether to stop although time is left. A transfer has time while bytes move, so one that moves the same
         bytes again and again must end by count."""
         fruitless = self._fruitless >= limits.CLIENT_RESUMES_WITHOUT_PROGRESS_MAX
-        return fruitless or self._failures >= limits.CLIENT_ATTEMPTS_MAX
+        # Certificates are wrong for long. A second round is for files that were renewed.
+        untrusted = self._untrusted >= 2 * self._endpoints
+        return fruitless or untrusted or self._failures >= limits.CLIENT_ATTEMPTS_MAX
 
     def verdict(self, failure: Failure) -> RaftfsError:
         """The error to raise now that no attempt is left.

@@ -17,7 +17,7 @@ from raftfs.client.body import Source
 from raftfs.client.calls import Ack
 from raftfs.client.core import Core, abandoned
 from raftfs.client.file import RawWriter, WritableFile, WritableTextFile, open_binary
-from raftfs.client.options import Options, resolve_endpoints
+from raftfs.client.options import Options, StrPath, make_options
 from raftfs.client.progress import Report
 from raftfs.client.transfer import TreeSummary
 from raftfs.models import ClusterStatus, Consistency, Entry, EntryList, Member
@@ -48,8 +48,11 @@ class Client:
         deadline_s: float = limits.CLIENT_DEADLINE_S_DEFAULT,
         attempt_s: float = limits.CLIENT_ATTEMPT_S_DEFAULT,
         connect_s: float = limits.CLIENT_CONNECT_S_DEFAULT,
+        ca: StrPath | None = None,
+        cert: StrPath | None = None,
+        key: StrPath | None = None,
     ) -> None:
-        self.options = Options(resolve_endpoints(endpoints), deadline_s, attempt_s, connect_s)
+        self.options = make_options(endpoints, deadline_s, attempt_s, connect_s, ca, cert, key)
         self._closed = False
         self._core: Core | None = None
         self._finalizer: weakref.finalize[[Core], Client] | None = None
@@ -64,6 +67,9 @@ class Client:
             deadline_s=options.deadline_s,
             attempt_s=options.attempt_s,
             connect_s=options.connect_s,
+            ca=options.ca,
+            cert=options.cert,
+            key=options.key,
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -478,10 +484,13 @@ def connect(
     deadline_s: float = limits.CLIENT_DEADLINE_S_DEFAULT,
     attempt_s: float = limits.CLIENT_ATTEMPT_S_DEFAULT,
     connect_s: float = limits.CLIENT_CONNECT_S_DEFAULT,
+    ca: StrPath | None = None,
+    cert: StrPath | None = None,
+    key: StrPath | None = None,
 ) -> Client:
     """A blocking client: ``with raftfs.connect("http://10.0.0.1:7400") as fs: ...``.
 
     Takes what ``Client`` takes. Nothing is sent before the first call, so this succeeds also while the servers are
     down. Raises ConfigError for what is not a URL.
     """
-    return Client(endpoints, deadline_s=deadline_s, attempt_s=attempt_s, connect_s=connect_s)
+    return Client(endpoints, deadline_s=deadline_s, attempt_s=attempt_s, connect_s=connect_s, ca=ca, cert=cert, key=key)

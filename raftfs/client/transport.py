@@ -11,9 +11,11 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import ssl
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlencode
 
@@ -26,7 +28,18 @@ from raftfs.client import answers
 from raftfs.client.body import Body, BytesBody
 from raftfs.client.options import Options
 from raftfs.client.retry import Budget, Failure, Retries
-from raftfs.errors import BadAnswer, DeadlineExceeded, InvalidRequest, Outcome, RaftfsError, Unavailable, UnknownOutcome
+from raftfs.errors import (
+    BadAnswer,
+    ConfigError,
+    DeadlineExceeded,
+    InvalidRequest,
+    NotTrusted,
+    Outcome,
+    RaftfsError,
+    Unavailable,
+    UnknownOutcome,
+)
+from raftfs.tls import client_context, explain, refused_by_server
 
 T = TypeVar("T")
 Moved = Callable[[int], None]
@@ -164,6 +177,7 @@ class Transport:
         self._session: aiohttp.ClientSession | None = None
         self._owner: tuple[int, asyncio.AbstractEventLoop] | None = None
         self._closed = False
+        self._tls: ssl.SSLContext | None = None
 
     async def send(self, request: Request, consume: Callable[[aiohttp.ClientResponse], Awaitable[T]]) -> T:
         """Send until there is an answer among ``request.expect``, and return what ``consume`` makes of it.
@@ -237,8 +251,9 @@ class Transport:
             async with watchdog:
                 session = self.session()
                 response = await session.request(
-                    request.method, request.url(endpoint), headers=headers, data=data, allow_redirects=False
-                )
+                    request.method, request.url(endpoint), headers=headers, data=data, allow_redirects=False,
+                    ssl=self._context(endpoint),
+                )  # fmt: skip
                 try:
                     if response.status not in request.expect:
                         raise await _answered(response, endpoint)
@@ -251,10 +266,27 @@ class Transport:
             raise _AttemptFailed(_judge_answer(error, request, sending)) from None
         except (aiohttp.ClientError, OSError, asyncio.IncompleteReadError) as error:
             self._raise_own(sending)
-            raise _AttemptFailed(_judge_loss(error, sending, endpoint, request.mutation)) from error
+            failure = _judge_loss(error, sending, endpoint, request.mutation)
+            if isinstance(failure.error, NotTrusted):
+                self._tls = None  # the files may have been renewed since they were read
+            raise _AttemptFailed(failure) from error
         if data is not None and sending is None and request.moved is not None:
             request.moved(len(data))  # type: ignore[arg-type]
         return result
+
+    def _context(self, endpoint: str) -> ssl.SSLContext | bool:
+        """For an https endpoint, made from the files when it is first needed. ConfigError if they cannot be used."""
+        if not endpoint.startswith("https://"):
+            return True
+        if self._tls is None:
+            names = (self.options.ca, self.options.cert, self.options.key)
+            files = [None if name is None else Path(name) for name in names]
+            try:
+                self._tls = client_context(*files)
+            except OSError as error:  # ssl.SSLError is one, too
+                named = ", ".join(str(path) for path in files if path is not None)
+                raise ConfigError(f"certificate files cannot be used: {error}; check {named}") from error
+        return self._tls
 
     @staticmethod
     def _raise_own(sending: Sending | None) -> None:
@@ -352,6 +384,9 @@ def _judge_loss(error: Exception, sending: Sending | None, endpoint: str, mutati
         outcome: Outcome | None = None if not mutation else "unknown" if maybe_applied else "not_applied"
         return Failure(BadAnswer(why, outcome=outcome), retry=False, maybe_applied=maybe_applied)
     found: RaftfsError
+    distrust = explain(error) if endpoint.startswith("https://") else None
+    if distrust is not None and (not_connected or refused_by_server(error)):
+        return Failure(NotTrusted(f"cannot reach {endpoint}: {distrust}"), retry=True, maybe_applied=False)
     if isinstance(error, TimeoutError) and not not_connected:
         found = DeadlineExceeded(f"{endpoint} did not answer in time")
     elif not_connected:

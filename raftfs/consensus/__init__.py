@@ -14,7 +14,7 @@ from raftfs.consensus.journal import Journal
 from raftfs.consensus.member import Consensus
 from raftfs.consensus.membership import Configuration, MemberRecord, decode_configuration, encode_configuration
 from raftfs.consensus.parts import Applier, ConsensusStatus, Entry, LogSizes, PeerStatus, decode_entry
-from raftfs.consensus.peers import PeerTransport, tls_contexts
+from raftfs.consensus.peers import PeerTransport
 from raftfs.consensus.rejoin import Stage
 from raftfs.consensus.rejoinfile import RejoinFile
 from raftfs.consensus.roster import Roster
@@ -40,5 +40,4 @@ __all__ = [
     "decode_entry",
     "encode_configuration",
     "our_versions",
-    "tls_contexts",
 ]

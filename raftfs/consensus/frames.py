@@ -36,6 +36,8 @@ class Connection(asyncio.Protocol):
         self._writable = asyncio.Event()
         self._writable.set()
         self.closed = False
+        self.error: Exception | None = None
+        """why the connection was lost, if the network said so"""
 
     # --- asyncio's side ------------------------------------------------------------------------------------------
 
@@ -69,6 +71,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
+        self.error = exc
         self._writable.set()
         self.on_lost(self)
 

@@ -30,6 +30,8 @@ from raftfs.consensus.rpc import BulkClient, BulkServer, Handler
 from raftfs.decoding import UNDECODABLE
 from raftfs.errors import Unavailable
 from raftfs.limits import PEER_CONNECTIONS_MAX, PEER_FRAME_BYTES_MAX, PEER_HELLO_S_MAX, PEER_REFUSALS_NOTED_MAX
+from raftfs.listener import TlsListener
+from raftfs.tls import Contexts, explain
 
 log = logging.getLogger(__name__)
 
@@ -100,10 +102,10 @@ class Callbacks:
 
 
 class PeerTransport:
-    """``roster`` says who is talked to, ``listen`` (``host:port``) where. ``tls``: contexts (server, client) or None.
+    """``roster`` says who is talked to, ``listen`` (``host:port``) where. ``tls``: None for plain TCP.
 
-    The client context must check host names; the server one must demand certificates. ``versions``: what this member
-    says of itself in each greeting.
+    The client context must check host names; the server one must demand certificates; each handshake takes the ones of
+    its moment. ``versions``: what this member says of itself in each greeting.
     """
 
     def __init__(
@@ -112,7 +114,7 @@ class PeerTransport:
         roster: Roster,
         cluster_id: str,
         listen: str,
-        tls: tuple[ssl.SSLContext, ssl.SSLContext] | None = None,
+        tls: Contexts | None = None,
         versions: Callable[[], Versions] = our_versions,
     ) -> None:
         self._me = roster.me
@@ -122,7 +124,7 @@ class PeerTransport:
         self._listen = split_address(listen)
         self._tls = tls
         self._peers: dict[str, _Peer] = {}
-        self._server: asyncio.Server | None = None
+        self._server: asyncio.Server | TlsListener | None = None
         self._incoming: set[Connection] = set()
         self._turned_away: dict[str, str] = {}
         """why each name's last greeting was refused here: those that came last, the newest of them at the end"""
@@ -133,10 +135,13 @@ class PeerTransport:
 
     async def start(self) -> None:
         """Listen, and begin to dial. OSError if the address cannot be had."""
-        loop = asyncio.get_running_loop()
         host, port = self._listen
-        server_tls = self._tls[0] if self._tls else None
-        self._server = await loop.create_server(self._accept, host, port, ssl=server_tls, reuse_address=True)
+        if self._tls is None:
+            loop = asyncio.get_running_loop()
+            self._server = await loop.create_server(self._accept, host, port, reuse_address=True)
+        else:
+            self._server = TlsListener("peer", self._tls, self._accept)
+            await self._server.start(host, port)
         self._roster.on_change = self._follow
         self._follow()
 
@@ -298,12 +303,12 @@ class PeerTransport:
 
     def _check_hello(self, hello: Hello, connection: Connection) -> str | None:
         """Why this connection is refused, or None."""
+        if self._tls is not None and hello.sender not in _certified_names(connection):
+            return f"the certificate does not name {hello.sender!r}"
         if hello.cluster_id != self._cluster_id:
             return f"this is cluster {self._cluster_id!r}, not {hello.cluster_id!r}"
         if hello.receiver != self._me:
             return f"this is member {self._me!r}, not {hello.receiver!r}; check the addresses of the members"
-        if self._tls is not None and hello.sender not in _certified_names(connection):
-            return f"the certificate does not name {hello.sender!r}"
         disagreed = disagreement(self._me, self._versions(), hello.sender, hello.versions)
         return disagreed or self._roster.admit(hello.sender, hello.uuid, hello.fresh)
 
@@ -355,22 +360,11 @@ class PeerTransport:
                 lost.set_result(None)
 
         connection = Connection(frame_bytes_max=_WELCOME_BYTES_MAX, on_frame=first_frame, on_lost=gone)
-        host, port = peer.address
-        client_tls = self._tls[1] if self._tls else None
         try:
             async with asyncio.timeout(_DIAL_S_MAX):
-                await loop.create_connection(
-                    lambda: connection, host, port, ssl=client_tls, server_hostname=peer.id if client_tls else None
-                )
-                _tune(connection)
-                hello = Hello(
-                    self._cluster_id, self._me, peer.id, channel, self._versions(),
-                    self._roster.uuid, self._roster.fresh(),
-                )  # fmt: skip
-                connection.send(msgspec.msgpack.encode(hello))
-                welcome = msgspec.msgpack.decode(await _uncancelled(welcomed), type=Welcome)
-        except (OSError, ssl.SSLError, TimeoutError, *UNDECODABLE) as error:
-            log.debug("cannot reach member %s at %s:%d: %s", peer.id, host, port, error)
+                welcome = await self._greet(peer, channel, connection, welcomed)
+        except (OSError, ValueError, TimeoutError, *UNDECODABLE) as error:  # ValueError: an id that TLS cannot name
+            self._note_unreached(peer, connection.error or error)
             connection.abort()
             return None
         refused, whose = welcome.refused, "refused this node"
@@ -388,6 +382,36 @@ class PeerTransport:
             return None
         connection.frame_bytes_max = PEER_FRAME_BYTES_MAX
         return connection
+
+    async def _greet(
+        self, peer: _Peer, channel: Channel, connection: Connection, welcomed: asyncio.Future[bytes]
+    ) -> Welcome:
+        """Connect, and greet whom the certificate names. OSError, ValueError, UNDECODABLE."""
+        host, port = peer.address
+        tls = self._tls.client if self._tls else None
+        await asyncio.get_running_loop().create_connection(
+            lambda: connection, host, port, ssl=tls, server_hostname=peer.id if tls else None
+        )
+        # TLS libraries take *.example for n1.example, and N1 for n1. A member's name is that name alone.
+        if tls is not None and peer.id not in _certified_names(connection):
+            raise ssl.SSLCertVerificationError(f"its certificate does not name {peer.id!r}")
+        _tune(connection)
+        hello = Hello(
+            self._cluster_id, self._me, peer.id, channel, self._versions(), self._roster.uuid, self._roster.fresh()
+        )
+        connection.send(msgspec.msgpack.encode(hello))
+        return msgspec.msgpack.decode(await _uncancelled(welcomed), type=Welcome)
+
+    def _note_unreached(self, peer: _Peer, error: BaseException) -> None:
+        """A member that is down is no news. One that cannot be trusted, or does not trust us, is: it is told of once,
+        and stands in the status of the cluster."""
+        host, port = peer.address
+        log.debug("cannot reach member %s at %s:%d: %s", peer.id, host, port, error)
+        reason = explain(error) if self._tls is not None else None
+        if reason is not None:
+            if peer.refused != reason:
+                log.error("no connection to member %s at %s:%d: %s", peer.id, host, port, reason)
+            peer.refused = reason
 
     def _made(self, peer: _Peer, channel: Channel, connection: Connection) -> None:
         if channel == "bulk":
@@ -428,14 +452,3 @@ def _certified_names(connection: Connection) -> set[str]:
     certificate = connection.extra("peercert")
     names = certificate.get("subjectAltName", ()) if isinstance(certificate, dict) else ()
     return {value for kind, value in names if kind == "DNS"}
-
-
-def tls_contexts(cert: str, key: str, ca: str) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """Contexts (server, client) for mutual TLS from PEM files. Raises OSError or ssl.SSLError if they are wrong."""
-    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=ca)
-    server.verify_mode = ssl.CERT_REQUIRED
-    client = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=ca)
-    for context in (server, client):
-        context.minimum_version = ssl.TLSVersion.TLSv1_3
-        context.load_cert_chain(cert, key)
-    return server, client

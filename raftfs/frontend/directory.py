@@ -14,6 +14,7 @@ from typing import Final
 
 import msgspec
 
+from raftfs.config import in_the_clear
 from raftfs.decoding import UNDECODABLE
 from raftfs.errors import Unavailable
 from raftfs.frontend.upstream import ATTEMPT_ERRORS, Upstream
@@ -50,7 +51,8 @@ class _Node:
 
 class Directory:
     """The nodes of one cluster as seen from here. ``me``: this node's own URL, which is never asked or chosen.
-    ``local``: what this node itself knows of the leader, ``term``: its term.
+    ``local``: what this node itself knows of the leader, ``term``: its term. ``secure``: whoever says that a node is to
+    be reached without TLS, beyond this machine, is not believed.
 
     A leader whose term lies far behind one that was seen is one of the cluster as it was before a recovery, and is
     never believed: what it acknowledges would be lost to this one."""
@@ -63,11 +65,13 @@ class Directory:
         me: str | None = None,
         local: Callable[[], LeaderRef | None] | None = None,
         term: Callable[[], int] = lambda: 0,
+        secure: bool = False,
     ) -> None:
         self._upstream = upstream
         self._me = me.rstrip("/") if me else None
         self._local = local
         self._own_term = term
+        self._secure = secure
         self._newest_term = 0
         self._nodes: dict[str, _Node] = {}
         self._leader: str | None = None
@@ -84,6 +88,9 @@ class Directory:
             self._nodes[url] = _Node()
         return url
 
+    def _usable(self, url: str) -> bool:
+        return url.startswith(("http://", "https://")) and not (self._secure and in_the_clear(url))
+
     @property
     def nodes(self) -> list[str]:
         return list(self._nodes)
@@ -92,13 +99,16 @@ class Directory:
         """URL of the leader as last heard, None if nobody is known to lead (or this node itself does)."""
         if self._local is not None:
             known = self._local()
-            if known is not None and (url := known.url.rstrip("/")) != self._me and not self._resting(url):
+            if (
+                known is not None and (url := known.url.rstrip("/")) != self._me and self._usable(url)
+                and not self._resting(url)
+            ):  # fmt: skip
                 return self._add(url)
         return self._leader
 
     def hint(self, url: str) -> None:
         """A node says that ``url`` leads."""
-        if not url.startswith(("http://", "https://")) or (url := url.rstrip("/")) == self._me:
+        if not self._usable(url) or (url := url.rstrip("/")) == self._me:
             return
         self._leader = self._add(url)
 
@@ -172,7 +182,7 @@ class Directory:
                         silent.add(tasks[task])
                         continue
                     self._newest_term = max(self._newest_term, answer.term)
-                    if answer.leader is not None:
+                    if answer.leader is not None and self._usable(answer.leader.url):
                         url = answer.leader.url.rstrip("/")
                         into = claims if answer.leader.id == answer.node else hearsay
                         into[url] = max(answer.term, into.get(url, -1))
@@ -208,6 +218,6 @@ class Directory:
             log.debug("%s did not say who leads: %s", url, error)
             return None
         for member in answer.members:
-            if member.url.startswith(("http://", "https://")):
+            if self._usable(member.url):
                 self._add(member.url)
         return answer

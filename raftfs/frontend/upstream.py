@@ -6,6 +6,7 @@ This is the only module of the package that opens connections.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterable, Mapping
 
 import aiohttp
@@ -18,16 +19,25 @@ from raftfs.limits import (
     ANSWER_HEADER_LINE_BYTES_MAX,
     HEADER_LINE_BYTES_MAX,
     HEADERS_MAX,
+    NODES_KNOWN_MAX,
     UPSTREAM_ANSWER_BYTES_MAX,
     UPSTREAM_CONNECT_S_MAX,
     UPSTREAM_CONNECTIONS_MAX,
 )
+from raftfs.tls import Contexts, explain, refused_by_server
+
+log = logging.getLogger(__name__)
 
 ATTEMPT_ERRORS = (aiohttp.ClientError, OSError, asyncio.TimeoutError)
 """What an attempt at a node fails with when the node, and not the request, is the reason."""
 
+
 # Known to be before a single byte of the request was sent.
-CONNECT_ERRORS = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
+class CertificateRefused(aiohttp.ClientConnectionError):
+    """The node ended the handshake over our certificate, or because we have none."""
+
+
+CONNECT_ERRORS = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, CertificateRefused)
 
 _NOT_FORWARDED = names.HOP_BY_HOP | {"host", "content-length", "expect", "raftfs-timeout", "raftfs-forwarded"}
 
@@ -42,14 +52,19 @@ async def _no_hidden_retry(
     except aiohttp.ClientConnectorError:
         raise
     except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        if refused_by_server(error):
+            raise CertificateRefused(str(error)) from error
         raise aiohttp.ClientConnectionError(str(error) or "connection lost") from error
 
 
 class Upstream:
-    """A pool of connections to the nodes. Close it with :meth:`close`."""
+    """A pool of connections to the nodes. Close it with :meth:`close`. ``tls``: for https nodes; None trusts whom this
+    machine trusts. New connections take its context of their moment."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: Contexts | None = None) -> None:
         self._session: aiohttp.ClientSession | None = None
+        self._tls = tls
+        self._distrusted: dict[str, str] = {}
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -75,10 +90,26 @@ class Upstream:
         body: bytes | AsyncIterable[bytes] | None, *, expect: bool = False,
     ) -> aiohttp.ClientResponse:  # fmt: skip
         """Send a request and return the answer as soon as its headers are there. Raises ATTEMPT_ERRORS."""
-        return await self._open().request(
-            method, URL(node + target, encoded=True), headers=headers, data=body, expect100=expect,
-            allow_redirects=False,
-        )  # fmt: skip
+        # The pool keeps connections apart by their context, so after a change none of the old ones is used again.
+        tls = True if self._tls is None else self._tls.client
+        try:
+            response = await self._open().request(
+                method, URL(node + target, encoded=True), headers=headers, data=body, expect100=expect,
+                allow_redirects=False, ssl=tls,
+            )  # fmt: skip
+        except aiohttp.ClientConnectionError as error:
+            self._note_distrust(node, error)
+            raise
+        if self._distrusted:
+            self._distrusted.pop(node, None)
+        return response
+
+    def _note_distrust(self, node: str, error: aiohttp.ClientConnectionError) -> None:
+        """A node that does not answer is no news; that one cannot be trusted is said once."""
+        reason = explain(error) if node.startswith("https://") else None
+        if reason is not None and self._distrusted.get(node) != reason and len(self._distrusted) < NODES_KNOWN_MAX:
+            self._distrusted[node] = reason
+            log.error("no connection to %s: %s", node, reason)
 
     async def ask(self, node: str, target: str, *, timeout_s: float) -> bytes:
         """GET something small. Raises ATTEMPT_ERRORS, also for a status other than 200."""

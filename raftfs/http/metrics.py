@@ -5,12 +5,27 @@ Labels are route, method and status: never a path, which would make as many seri
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 _BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0)
 _METHODS = frozenset({"GET", "HEAD", "PUT", "POST", "PATCH", "DELETE"})
+
+
+class Certificates(Protocol):
+    """The certificate files of one listener (or dialer), as metrics show them."""
+
+    name: str
+    failures: int
+
+    @property
+    def expires_ms(self) -> int | None: ...
 
 
 class HttpMetrics:
@@ -51,6 +66,32 @@ class HttpMetrics:
         if bytes_out:
             counters[1].inc(bytes_out)
 
+    def show_certificates(self, certificates: Sequence[Certificates]) -> None:
+        """From now on, say when these expire."""
+        self.registry.register(_CertificateCollector(certificates))
+
     def response(self) -> web.Response:
         """The registry in Prometheus' text format."""
         return web.Response(body=generate_latest(self.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+class _CertificateCollector(Collector):
+    def __init__(self, certificates: Sequence[Certificates]) -> None:
+        self._certificates = certificates
+
+    def collect(self) -> Iterable[Metric]:
+        expiry = GaugeMetricFamily(
+            "raftfs_certificate_expiry_timestamp_seconds",
+            "When the certificate that is shown to new connections expires, in seconds since the epoch",
+            labels=["listener"],
+        )
+        failures = CounterMetricFamily(
+            "raftfs_certificate_reload_failures",
+            "How often certificate files that had changed could not be used, so that the old ones stayed in use",
+            labels=["listener"],
+        )
+        for each in self._certificates:
+            if each.expires_ms is not None:
+                expiry.add_metric([each.name], each.expires_ms / 1000)
+            failures.add_metric([each.name], each.failures)
+        return [expiry, failures]

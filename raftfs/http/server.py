@@ -19,16 +19,27 @@ from aiohttp.http import HttpVersion10, HttpVersion11, RawRequestMessage
 from aiohttp.http_exceptions import LineTooLong
 
 from raftfs.config import split_address
-from raftfs.errors import HeadersTooLarge, IncompleteBody, InvalidRequest, MethodNotAllowed, Overloaded, RaftfsError
+from raftfs.errors import (
+    HeadersTooLarge,
+    IncompleteBody,
+    InvalidRequest,
+    MethodNotAllowed,
+    Overloaded,
+    RaftfsError,
+    TlsRequired,
+)
 from raftfs.http import names
 from raftfs.http.call import Call
 from raftfs.http.metrics import HttpMetrics
 from raftfs.http.problems import problem_response
 from raftfs.limits import HEADER_LINE_BYTES_MAX, HEADERS_MAX, HTTP_CONNECTIONS_MAX, KEEP_ALIVE_S, LINGER_S_MAX
+from raftfs.listener import TlsListener
+from raftfs.tls import Contexts
 
 log = logging.getLogger(__name__)
 
 _VERSIONS = (HttpVersion10, HttpVersion11)
+_BACKLOG = 1024
 _FOREIGN = web.RequestKey("foreign", bool)
 
 
@@ -43,19 +54,25 @@ class App(Protocol):
 
 
 class HttpServer:
-    """An async context manager that serves ``app`` on ``address`` (host:port; port 0 picks a free one).
+    """An async context manager that serves ``app`` on ``address`` (host:port; port 0 picks a free one), over TLS if
+    ``tls`` is given: each handshake takes its context of that moment.
 
     ``url`` is known once it is entered. Leaving stops listening, lets requests that are under way finish for
     ``grace_s``, then closes their connections. Connections beyond ``connections_max`` are told so and closed: the
     descriptors that are left belong to the journal, the database, the chunks and the peers.
     """
 
-    def __init__(self, app: App, address: str, *, grace_s: float = 5.0, connections_max: int | None = None) -> None:
+    def __init__(
+        self, app: App, address: str, *, tls: Contexts | None = None, grace_s: float = 5.0,
+        connections_max: int | None = None,
+    ) -> None:  # fmt: skip
         self._app = app
         self._host, self._port = _split(address)
         self._grace_s = grace_s
         self._connections_max = connections_max or _connections_max()
+        self._tls = tls
         self._runner: web.ServerRunner | None = None
+        self._listener: TlsListener | None = None
         self.url = ""
 
     async def __aenter__(self) -> Self:
@@ -63,17 +80,31 @@ class HttpServer:
         self._runner = web.ServerRunner(server, shutdown_timeout=self._grace_s)
         await self._runner.setup()
         try:
-            await web.TCPSite(self._runner, self._host, self._port, backlog=1024).start()
+            host, port = await self._listen(self._runner, server)
         except BaseException:
             await self._runner.cleanup()
             raise
-        host, port = self._runner.addresses[0][:2]
-        self.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        scheme = "http" if self._tls is None else "https"
+        self.url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
         return self
+
+    async def _listen(self, runner: web.ServerRunner, server: _Server) -> tuple[str, int]:
+        """The address that was had."""
+        if self._tls is None:
+            await web.TCPSite(runner, self._host, self._port, backlog=_BACKLOG).start()
+            host, port = runner.addresses[0][:2]
+        else:
+            self._listener = TlsListener("client", self._tls, server, plain=_demand_tls)
+            await self._listener.start(self._host, self._port, backlog=_BACKLOG)
+            host, port = self._listener.sockets[0].getsockname()[:2]
+        return host, port
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._listener is not None:
+            self._listener.close()
+            await self._listener.wait_closed()
         if self._runner is not None:
             await self._runner.cleanup()
 
@@ -259,7 +290,14 @@ def _raw(response: web.Response) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode() + response.body
 
 
+_NO_TLS = _raw(problem_response(TlsRequired(), write=False))
 _TOO_MANY = _raw(problem_response(Overloaded("too many connections are open", retry_after_s=1.0), write=False))
+
+
+def _demand_tls(first: bytes) -> bytes:
+    """The answer to a request in the clear, of which ``first`` are the first bytes."""
+    head, _, body = _NO_TLS.partition(b"\r\n\r\n")
+    return head + b"\r\n\r\n" + (b"" if first.startswith(b"HEAD ") else body)
 
 
 def _first_line(text: str) -> str:

@@ -9,12 +9,15 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
+from raftfs.certificates import read
 from raftfs.config import NodeConfig
-from raftfs.consensus import RejoinFile, tls_contexts
+from raftfs.consensus import RejoinFile
 from raftfs.errors import ConfigError, CorruptData, DataTooNew
 from raftfs.limits import DISK_FREE_BYTES_MIN
 from raftfs.service.datadir import read_identity
+from raftfs.tls import node_credentials, peer_credentials
 from raftfs.versions import FORMAT_VERSION
 
 _SQLITE_MAGIC: Final = b"SQLite format 3\0"
@@ -28,18 +31,30 @@ def check_files(config: NodeConfig) -> list[str]:
     Raises ConfigError (a file that cannot be used, another member's data), CorruptData (damage that shows at once; fsck
     looks deeper) or DataTooNew.
     """
-    return [*_check_peer_tls(config), *_check_data_dir(config)]
+    return [*_check_certificates(config), *_check_data_dir(config)]
 
 
-def _check_peer_tls(config: NodeConfig) -> list[str]:
-    if config.peer_tls is None:
-        return []
-    files = config.peer_tls
-    try:
-        tls_contexts(str(files.cert), str(files.key), str(files.ca))
-    except OSError as error:  # ssl.SSLError is one, too
-        raise ConfigError(f"peer_tls: {error}; check {files.cert}, {files.key} and {files.ca}") from error
-    return []
+def _check_certificates(config: NodeConfig) -> list[str]:
+    """Whether the certificates can be loaded, and name whom they are for."""
+    notes = []
+    if config.peer_tls is not None:
+        peer_credentials(config.peer_tls)
+        if missing := _missing("peer_tls", config.peer_tls.cert, config.id, exact=True):
+            raise ConfigError(missing[0])
+    if config.client_tls is not None:
+        node_credentials(config.client_tls)
+        notes += _missing("client_tls", config.client_tls.cert, urlsplit(config.me.url).hostname or "")
+    return notes
+
+
+def _missing(table: str, cert: Path, name: str, *, exact: bool = False) -> list[str]:
+    names = read(cert)[0].names
+    wild = not exact and any(each.startswith("*.") and each[1:] == name[name.find(".") :] for each in names)
+    return (
+        []
+        if name in names or wild
+        else [f"{table}: the certificate {cert} does not name {name}, but {', '.join(names)}"]
+    )
 
 
 def _check_data_dir(config: NodeConfig) -> list[str]:

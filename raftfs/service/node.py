@@ -30,7 +30,6 @@ from raftfs.consensus import (
     Roster,
     decode_configuration,
     our_versions,
-    tls_contexts,
 )
 from raftfs.errors import ConfigError, CorruptData, StorageFull
 from raftfs.frontend import Directory, Forwarder
@@ -43,6 +42,7 @@ from raftfs.service.ports import SystemClock
 from raftfs.service.service import Service
 from raftfs.service.snapshots import install
 from raftfs.state import Reader, StateMachine
+from raftfs.tls import Credentials, node_credentials, peer_credentials, watching
 
 log = logging.getLogger(__name__)
 
@@ -63,9 +63,14 @@ class Node:
         """where the HTTP API answers"""
         self._consensus: Consensus
         self._stack = AsyncExitStack()
+        self._peer_tls: Credentials | None = None
+        self._client_tls: Credentials | None = None
         self._life: asyncio.Task[BaseException]
 
     async def __aenter__(self) -> Self:
+        # Once: a node that begins anew later must not end over files that are being replaced at that moment.
+        self._peer_tls = None if self.config.peer_tls is None else peer_credentials(self.config.peer_tls)
+        self._client_tls = None if self.config.client_tls is None else node_credentials(self.config.client_tls)
         await self._begin()
         self._life = asyncio.create_task(self._live(), name="node")
         return self
@@ -88,6 +93,15 @@ class Node:
         role = "leads" if cluster.is_leader else f"follows {leader.id}" if leader else "knows no leader"
         state = f"rejoining, {rejoining}" if rejoining else f"{role}, term {cluster.term}"
         return f"{self.config.id} of {self.config.cluster_id}: {state}"
+
+    def reload(self) -> None:
+        """Use the certificate files as they are now, for new connections. Those that cannot be used change nothing."""
+        for each in self._credentials:
+            each.reload()
+
+    @property
+    def _credentials(self) -> list[Credentials]:
+        return [each for each in (self._client_tls, self._peer_tls) if each is not None]
 
     async def _begin(self) -> None:
         async with AsyncExitStack() as stack:
@@ -149,7 +163,7 @@ class Node:
             roster=roster,
             cluster_id=config.cluster_id,
             listen=config.peer_address,
-            tls=_tls(config),
+            tls=self._peer_tls,
             versions=lambda: our_versions(state.version),
         )
         self._consensus = Consensus(
@@ -193,17 +207,19 @@ class Node:
 
     async def _serve_http(self, stack: AsyncExitStack) -> str:
         config = self.config
-        upstream = Upstream()
+        upstream = Upstream(self._client_tls)
         stack.push_async_callback(upstream.close)
         urls = [member.url for member in config.members]
         urls += [member.url for member in self._consensus.configuration.members]
         directory = Directory(
             upstream, urls, me=config.me.url, local=lambda: self.service.cluster.leader,
-            term=lambda: self._consensus.term,
+            term=lambda: self._consensus.term, secure=not config.insecure,
         )  # fmt: skip
         stack.push_async_callback(directory.close)
         app = make_app(self.service, forwarder=Forwarder(directory, upstream), deadline_s=config.request_deadline_s)
-        server = await stack.enter_async_context(HttpServer(app, config.client_address))
+        app.metrics.show_certificates(self._credentials)
+        await stack.enter_async_context(watching(self._credentials))
+        server = await stack.enter_async_context(HttpServer(app, config.client_address, tls=self._client_tls))
         return server.url
 
 
@@ -248,13 +264,3 @@ def _mark(data_dir: Path, configuration: Configuration) -> RejoinFile:
             "nobody to get them from. What was found damaged lies in the folders damaged-* beside that file"
         )
     return mark
-
-
-def _tls(config: NodeConfig) -> tuple[Any, Any] | None:
-    if config.peer_tls is None:
-        return None
-    files = config.peer_tls
-    try:
-        return tls_contexts(str(files.cert), str(files.key), str(files.ca))
-    except OSError as error:  # ssl.SSLError is one, too
-        raise ConfigError(f"peer_tls: {error}; check {files.cert}, {files.key} and {files.ca}") from error

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Self
 from raftfs.errors import ConfigError, RaftfsError
 from raftfs.testing.layout import FRONTEND, Layout, exclusive, is_free
 from raftfs.testing.processes import Leash, Process, spawn, stop_all
+from raftfs.tls import client_context
 
 if TYPE_CHECKING:
     from raftfs.client import Client
@@ -49,7 +50,8 @@ class LocalCluster:
 
     ``nodes`` None: as many as the directory has, 3 in a new one. ``dir`` None: a temporary directory, removed on
     leaving. ``port`` None or 0: the directory's, a free block of ports for a new one. ``detach``: the servers go on
-    when this process ends; otherwise they end with it, however it dies. ``node_options`` are keys of NodeConfig for
+    when this process ends; otherwise they end with it, however it dies. ``tls``: all ports speak TLS, with a CA of the
+    cluster's own (``ca``); None: as the directory has it, not in a new one. ``node_options`` are keys of NodeConfig for
     all nodes (``chunk_grace_s=1``, ``times={"heartbeat_ms": 20, ...}``, ...).
 
     Servers are named "n1", "n2", ... and "frontend". What is started stays on disk, so that another process can
@@ -63,11 +65,12 @@ class LocalCluster:
         port: int | None = None,
         *,
         detach: bool = False,
+        tls: bool | None = None,
         **node_options: Any,
     ) -> None:
         self._temporary = dir is None
         where = Path(tempfile.mkdtemp(prefix="raftfs-") if dir is None else dir)
-        self._layout = Layout.plan(where, nodes, port, node_options)
+        self._layout = Layout.plan(where, nodes, port, node_options, tls)
         self._leash: Leash | None = None
         self._detach = detach
 
@@ -120,6 +123,11 @@ class LocalCluster:
         """URL of each node's own HTTP API, by name."""
         return {node: self._layout.node_url(node) for node in self._layout.ids}
 
+    @property
+    def ca(self) -> Path | None:
+        """The file with the cluster's CA; None if it does not speak TLS. What it issued lies beside it."""
+        return self._layout.certificates / "ca.crt" if self._layout.tls else None
+
     def url_of(self, name: str) -> str:
         return self.url if name == FRONTEND else self._layout.node_url(name)
 
@@ -133,6 +141,8 @@ class LocalCluster:
         """A client of the frontend (or of the given URLs); the caller closes it."""
         from raftfs.client import Client  # the servers' side of this module does without it
 
+        if self.ca is not None:
+            options = {"ca": self.ca, **options}
         return Client(list(endpoints) or [self.url], **options)
 
     # Starting and stopping
@@ -294,7 +304,9 @@ class LocalCluster:
             }
             for node in self.nodes
         ]
-        return {"frontend": {"url": self.url, "pid": self.pid(FRONTEND)}, "nodes": nodes, "dir": str(self.dir)}
+        frontend = {"url": self.url, "pid": self.pid(FRONTEND)}
+        ca = None if self.ca is None else str(self.ca)
+        return {"frontend": frontend, "nodes": nodes, "dir": str(self.dir), "ca": ca}
 
     def _views(self) -> tuple[str | None, dict[str, str | None]]:
         """The leader, by the newest term any running node knows, and each answering node's role."""
@@ -313,7 +325,7 @@ class LocalCluster:
         return leader, roles
 
     def _view(self, node: str) -> dict[str, Any] | None:
-        status, body = _get(self._layout.node_url(node) + "/v1/cluster")
+        status, body = _get(self._layout.node_url(node) + "/v1/cluster", self.ca)
         if status != 200:
             return None
         answer: dict[str, Any] = json.loads(body)
@@ -333,7 +345,7 @@ class LocalCluster:
                 raise ClusterError(
                     f"{name} ended while starting; the end of {self.log_path(name)}:\n{self.log_tail(name)}"
                 )
-            status, body = _get(self.url_of(name) + "/readyz?verbose")
+            status, body = _get(self.url_of(name) + "/readyz?verbose", self.ca)
             if status == 200:
                 waiting.pop(0)
                 continue
@@ -346,10 +358,13 @@ class LocalCluster:
             time.sleep(_POLL_S)
 
 
-def _get(url: str) -> tuple[int, str]:
+def _get(url: str, ca: Path | None) -> tuple[int, str]:
     """Status and body of a GET; (0, "") if nobody answers in time."""
+    handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
+    if ca is not None:
+        handlers.append(urllib.request.HTTPSHandler(context=client_context(ca)))
     try:
-        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=_ASK_S_MAX) as answer:
+        with urllib.request.build_opener(*handlers).open(url, timeout=_ASK_S_MAX) as answer:
             return answer.status, answer.read().decode("utf-8", "replace")
     except urllib.error.HTTPError as error:
         with error:

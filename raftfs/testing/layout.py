@@ -45,13 +45,15 @@ class NoCluster(NotFound):
 
 @dataclass(frozen=True)
 class Layout:
-    """Where everything of one cluster is. ``options`` are NodeConfig keys that all nodes share."""
+    """Where everything of one cluster is. ``options`` are NodeConfig keys that all nodes share. ``tls``: all ports
+    speak TLS, with certificates of a CA of the cluster's own."""
 
     dir: Path
     nodes: int
     port: int
     cluster_id: str = field(default_factory=lambda: f"dev-{secrets.token_hex(4)}")
     options: dict[str, Any] = field(default_factory=dict)
+    tls: bool = False
 
     def __post_init__(self) -> None:
         if not 1 <= self.nodes <= NODES_MAX:
@@ -66,11 +68,20 @@ class Layout:
         return [f"n{number}" for number in range(1, self.nodes + 1)]
 
     @property
+    def _scheme(self) -> str:
+        return "https" if self.tls else "http"
+
+    @property
+    def certificates(self) -> Path:
+        """The folder of the CA and of what it issued, each with its name: ``ca``, ``n1``, ..., ``frontend``."""
+        return self.dir / "tls"
+
+    @property
     def url(self) -> str:
-        return f"http://{HOST}:{self.port}"
+        return f"{self._scheme}://{HOST}:{self.port}"
 
     def node_url(self, node: str) -> str:
-        return f"http://{HOST}:{self.port + self._number(node)}"
+        return f"{self._scheme}://{HOST}:{self.port + self._number(node)}"
 
     def peer(self, node: str) -> str:
         return f"{HOST}:{self.port + _PEER_OFFSET + self._number(node)}"
@@ -107,18 +118,47 @@ class Layout:
     def write(self) -> None:
         """Write cluster.json and all configurations. Raises ConfigError for options that NodeConfig refuses."""
         self.dir.mkdir(parents=True, exist_ok=True)
+        if self.tls:
+            self._write_certificates()
         members = [{"id": node, "peer": self.peer(node), "url": self.node_url(node)} for node in self.ids]
         for node in self.ids:
             values = {"id": node, "cluster_id": self.cluster_id, "data_dir": str(self.data_dir(node)), **self.options}
-            self._write_config(node, {**values, "members": members})
+            self._write_config(node, {**values, **self._node_tls(node), "members": members})
             NodeConfig.load(self.config(node))
         common = {key: value for key, value in self.options.items() if key in FrontendConfig.model_fields}
         nodes = [member["url"] for member in members]
-        self._write_config(FRONTEND, {**common, "listen": f"{HOST}:{self.port}", "nodes": nodes})
+        values = {**common, "listen": f"{HOST}:{self.port}", "nodes": nodes, **self._frontend_tls()}
+        self._write_config(FRONTEND, values)
         FrontendConfig.load(self.config(FRONTEND))
         values = asdict(self) | {"version": 1}
         del values["dir"]  # the directory may be moved
         _manifest(self.dir).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+    def _write_certificates(self) -> None:
+        from raftfs import certificates  # not without need: it is slow to import
+
+        folder = self.certificates
+        if not (folder / "ca.crt").exists():
+            certificates.make_ca(folder, subject=f"raftfs {self.cluster_id}")
+        for name in [*self.ids, FRONTEND]:
+            if not (folder / f"{name}.crt").exists():
+                certificates.issue(folder, name, hosts=[HOST, "localhost"])
+
+    def _files(self, name: str) -> dict[str, str]:
+        folder = self.certificates
+        return {"cert": str(folder / f"{name}.crt"), "key": str(folder / f"{name}.key")}
+
+    def _node_tls(self, node: str) -> dict[str, Any]:
+        if not self.tls:
+            return {}
+        files = {**self._files(node), "ca": str(self.certificates / "ca.crt")}
+        return {"peer_tls": files, "client_tls": files}
+
+    def _frontend_tls(self) -> dict[str, Any]:
+        if not self.tls:
+            return {}
+        ca = str(self.certificates / "ca.crt")
+        return {"tls": self._files(FRONTEND), "nodes_tls": {**self._files(FRONTEND), "ca": ca}}
 
     def _write_config(self, name: str, values: dict[str, Any]) -> None:
         self.home(name).mkdir(exist_ok=True)
@@ -130,7 +170,9 @@ class Layout:
         return _manifest(directory).exists()
 
     @classmethod
-    def plan(cls, directory: Path, nodes: int | None, port: int | None, options: dict[str, Any]) -> Layout:
+    def plan(
+        cls, directory: Path, nodes: int | None, port: int | None, options: dict[str, Any], tls: bool | None = None
+    ) -> Layout:
         """The cluster of this directory with what is given changed; a new one if there is none.
 
         None means what the directory says, or 3 nodes on a free block of ports. Raises ConfigError for another
@@ -138,12 +180,17 @@ class Layout:
         """
         if not cls.exists(directory):
             nodes = 3 if nodes is None else nodes
-            return cls(directory.resolve(), nodes, port or free_port(nodes), options=options)
+            return cls(directory.resolve(), nodes, port or free_port(nodes), options=options, tls=bool(tls))
         old = cls.load(directory)
         if nodes not in (None, old.nodes):
             raise ConfigError(
                 f"the cluster in {directory} has {old.nodes} nodes, not {nodes}: leave that out to run it as it is, "
                 "or choose another directory"
+            )
+        if tls not in (None, old.tls):
+            raise ConfigError(
+                f"the cluster in {directory} {'speaks' if old.tls else 'does not speak'} TLS, and its members know "
+                "each other by those URLs: leave that out to run it as it is, or choose another directory"
             )
         return replace(old, port=port or old.port, options=old.options | options)
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import socket
-import ssl
 from collections.abc import Mapping
 
 from raftfs.consensus import Configuration, MemberRecord, PeerTransport, Roster
+from raftfs.tls import Contexts
 
 
 def free_address() -> str:
@@ -18,7 +18,7 @@ def free_address() -> str:
 
 def peer_transport(
     me: str, members: Mapping[str, str], *, cluster_id: str = "c", uuid: str = "",
-    tls: tuple[ssl.SSLContext, ssl.SSLContext] | None = None,
+    tls: Contexts | None = None,
 ) -> PeerTransport:  # fmt: skip
     """A transport among members (id → address) that all vote; without ``uuid``, nobody's identity is checked."""
     records = tuple(MemberRecord(name, address, f"http://{address}") for name, address in members.items())

@@ -15,10 +15,12 @@ import pytest
 import trustme
 
 from raftfs import errors
+from raftfs.config import PeerTLS
 from raftfs.consensus import messages as m
 from raftfs.consensus.compatibility import our_versions
-from raftfs.consensus.peers import Callbacks, Hello, PeerTransport, Welcome, tls_contexts
+from raftfs.consensus.peers import Callbacks, Hello, PeerTransport, Welcome
 from raftfs.limits import PEER_FRAME_BYTES_MAX, PEER_REFUSALS_NOTED_MAX
+from raftfs.tls import Contexts, peer_credentials
 
 from .ports import free_address, peer_transport
 
@@ -27,11 +29,11 @@ from .ports import free_address, peer_transport
 async def pair(
     *,
     cluster_ids: tuple[str, str] = ("c", "c"),
-    tls: Callable[[str], tuple[object, object]] | None = None,
+    tls: Callable[[str], Contexts] | None = None,
 ) -> AsyncIterator[tuple[PeerTransport, PeerTransport]]:
     members = {"a": free_address(), "b": free_address()}
     transports = [
-        peer_transport(me, members, cluster_id=cluster_id, tls=tls(me) if tls else None)  # type: ignore[arg-type]
+        peer_transport(me, members, cluster_id=cluster_id, tls=tls(me) if tls else None)
         for me, cluster_id in zip(members, cluster_ids, strict=True)
     ]
     for transport in transports:
@@ -248,13 +250,13 @@ def authority() -> trustme.CA:
     return trustme.CA()
 
 
-def contexts(authority: trustme.CA, directory: Path, name: str) -> tuple[object, object]:
+def contexts(authority: trustme.CA, directory: Path, name: str) -> Contexts:
     certificate = authority.issue_cert(name)
     paths = [directory / f"{name}.{kind}" for kind in ("cert", "key", "ca")]
     certificate.cert_chain_pems[0].write_to_path(paths[0])
     certificate.private_key_pem.write_to_path(paths[1])
     authority.cert_pem.write_to_path(paths[2])
-    return tls_contexts(*map(str, paths))
+    return peer_credentials(PeerTLS(cert=paths[0], key=paths[1], ca=paths[2]))
 
 
 async def test_mutual_tls_connects_members(tmp_path: Path, authority: trustme.CA) -> None:
