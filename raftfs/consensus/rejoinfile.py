@@ -10,6 +10,7 @@ import logging
 from pathlib import Path
 from typing import Final
 
+import google_crc32c
 import msgspec
 
 from raftfs import fsync
@@ -36,6 +37,18 @@ class Content(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     damaged: list[str]
 
 
+class _Stored(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """As it lies on the disk. ``crc``: CRC32C of the content's JSON: a later stage would let a member take part too
+    early."""
+
+    content: Content
+    crc: int
+
+    @classmethod
+    def of(cls, content: Content) -> _Stored:
+        return cls(content, google_crc32c.value(msgspec.json.encode(content)))
+
+
 class RejoinFile(Mark):
     """The mark in ``data_dir``, which need not be there. Raises CorruptData if it cannot be read."""
 
@@ -44,9 +57,12 @@ class RejoinFile(Mark):
         self.content: Content | None = None
         if self._path.exists():
             try:
-                self.content = msgspec.json.decode(self._path.read_bytes(), type=Content)
+                stored = msgspec.json.decode(self._path.read_bytes(), type=_Stored)
             except UNDECODABLE as error:
                 raise CorruptData(f"{self._path} is damaged at offset 0: {error}") from error
+            if stored != _Stored.of(stored.content):
+                raise CorruptData(f"{self._path} is damaged at offset 0: its checksum differs")
+            self.content = stored.content
         super().__init__(None if self.content is None else self.content.stage)
 
     def add(self, stage: Stage, damaged: list[str], *, now_ms: int) -> None:
@@ -69,5 +85,5 @@ class RejoinFile(Mark):
         self.content = self.stage = None
 
     def _write(self, content: Content) -> None:
-        fsync.write_durably(self._path, msgspec.json.format(msgspec.json.encode(content)))
+        fsync.write_durably(self._path, msgspec.json.format(msgspec.json.encode(_Stored.of(content))))
         self.content, self.stage = content, content.stage

@@ -75,6 +75,11 @@ class _Stored(msgspec.Struct, frozen=True):
         return cls(recovery, google_crc32c.value(msgspec.json.encode(recovery)))
 
 
+def encode_recovery(recovery: Recovery) -> bytes:
+    """As it lies on the disk."""
+    return msgspec.json.format(msgspec.json.encode(_Stored.of(recovery)))
+
+
 class Survivor:
     """The data directory of a stopped node, locked. ``begun``: a recovery that was interrupted; all that can be done
     then is to ``resume`` it. ``last``: the last one that was done."""
@@ -107,7 +112,7 @@ class Survivor:
             last_term=survey.last_term,
             former=survey.members,
         )
-        fsync.write_durably(self._data_dir / _MARK, msgspec.json.format(msgspec.json.encode(_Stored.of(decided))))
+        fsync.write_durably(self._data_dir / _MARK, encode_recovery(decided))
         return self.resume()
 
     def resume(self) -> Recovery:

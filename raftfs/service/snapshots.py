@@ -200,8 +200,12 @@ class SnapshotFetcher:
         finally:
             os.close(fd)
         fsync.sync_directory(self._folder)
-        ready = _Ready(copy.index, copy.term, copy.digest)
-        fsync.write_durably(self._folder / "ready.json", msgspec.json.encode(ready))
+        announce(self._folder / "ready.json", copy.index, copy.term, copy.digest)
+
+
+def announce(path: Path, index: int, term: int, digest: bytes) -> None:
+    """Say durably that the copy beside ``path`` is whole and checked."""
+    fsync.write_durably(path, msgspec.json.encode(_Ready(index, term, digest)))
 
 
 def install(data_dir: Path) -> bool:

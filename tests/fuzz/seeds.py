@@ -9,15 +9,21 @@ from contextlib import closing
 from pathlib import Path
 
 import msgspec
+from blake3 import blake3
 
+from raftfs.chunks import hash_chunk
 from raftfs.consensus import messages as m
 from raftfs.consensus.compatibility import our_versions
 from raftfs.consensus.guard import NO_OP
 from raftfs.consensus.journal import Journal
 from raftfs.consensus.peers import Hello
 from raftfs.consensus.proposals import encode_batch
+from raftfs.consensus.rejoinfile import Content, RejoinFile
 from raftfs.consensus.termfile import TermFile
 from raftfs.service.datadir import Identity, write_identity
+from raftfs.service.recovery import Recovery, SurveyMember, encode_recovery
+from raftfs.service.snapshots import announce
+from raftfs.state import StateMachine, copy_database
 from raftfs.state.commands import (
     ChunkRef,
     Command,
@@ -35,6 +41,7 @@ from raftfs.state.commands import (
     encode,
 )
 from raftfs.state.listing import Query, encode_cursor
+from raftfs.versions import FORMAT_VERSION
 
 from .mutate import CORPUS
 
@@ -43,6 +50,18 @@ JOURNAL_ENTRIES = {
     for index in range(1, 13)
 }
 VOTE = (7, "n3")
+KEPT_CHUNK = b"a chunk that is there"
+RECOVERY = Recovery(
+    time_ms=1_700_000_000_000, id="n1", cluster_id="c", peer="127.0.0.1:7411", url="http://127.0.0.1:7401", uuid="new",
+    old_uuid="old", index=12, term=1_000_003, last_term=3,
+    former=[SurveyMember("n1", "127.0.0.1:7411", "http://127.0.0.1:7401", "old", voter=True)],
+)  # fmt: skip
+REJOINS = [
+    Content("terms", 1_700_000_000_000, ["journal/term: both copies are damaged"]),
+    Content("log", 1_700_000_000_001, ["journal/000000000001.segment: damaged record at offset 32"]),
+    Content("state", 1_700_000_000_002, []),
+]
+COPY_INDEX_TERM = (4, 1)
 _COMMANDS: list[Command] = [
     MakeDirectory("/d/e", parents=True, exist_ok=True),
     CommitFile("/d/f", 3, data=b"abc", metadata={"a": "b"}, parents=True, if_absent=True),
@@ -87,6 +106,19 @@ def journal_files() -> dict[str, bytes]:
 _journal: dict[str, bytes] = {}
 
 
+def _copy_of_state() -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder) / "state.db", Path(folder) / "copy.db"
+        with closing(StateMachine(source, version=FORMAT_VERSION)) as machine:
+            for index, entry in enumerate(FURNITURE, 1):
+                machine.apply(index, 1, [entry])
+            copy_database(source, target)
+        return target.read_bytes()
+
+
+COPY = _copy_of_state()
+
+
 def _messages() -> list[m.Message]:
     entries = [m.WireEntry(1, NO_OP), m.WireEntry(2, b"\x10" + encode_batch([b"one", b"two"]))]
     return [
@@ -109,6 +141,20 @@ def _identity() -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         write_identity(Path(folder), Identity("6f9619ff-8b86-4d01-b42d-00cf4fc964ff", "n1", "c"))
         return (Path(folder) / "node.json").read_bytes()
+
+
+def _mark(content: Content) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        RejoinFile(Path(folder)).add(content.stage, content.damaged, now_ms=content.since_ms)
+        return (Path(folder) / "rejoin.json").read_bytes()
+
+
+def _ready() -> bytes:
+    index, term = COPY_INDEX_TERM
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "ready.json"
+        announce(path, index, term, blake3(COPY).digest())
+        return path.read_bytes()
 
 
 def _bulk(header: list[object], payload: bytes) -> bytes:
@@ -182,11 +228,16 @@ def real() -> dict[str, list[bytes]]:
             b"\1" + bytes(32) + b"chunk",
             b"\2" + bytes(64),
             b"\3" + msgspec.msgpack.encode([1, 0]),
+            b"\0" + hash_chunk(KEPT_CHUNK),
+            b"\1" + hash_chunk(b"another") + b"another",
         ],
         "messages": [bytes([way]) + raw for raw in raft for way in (0, 1, 3)],
         "journal": [bytes([number]) + content for number, content in enumerate(segments)],
         "term": [_term()],
         "identity": [_identity()],
+        "rejoin": [_mark(content) for content in REJOINS],
+        "recovery": [encode_recovery(RECOVERY)],
+        "snapshot": [_ready()],
         "commands": [encode(Envelope(c, 5, f"k{n}", b"f")) for n, c in enumerate(_COMMANDS)],
         "cursors": [prefix + _cursor(query, last) for prefix, query, last in lists],
         "bodies": [b"\xc8\0" + text for text in texts],

@@ -9,29 +9,24 @@ import base64
 import itertools
 import random
 import struct
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from raftfs.chunks import ChunkStore
+from raftfs.chunks import DIGEST_BYTES, ChunkStore, hash_chunk
 from raftfs.client import answers
 from raftfs.config import NodeConfig
 from raftfs.consensus import Configuration, MemberRecord, PeerTransport, Roster, frames, our_versions, rpc
 from raftfs.consensus import messages as m
 from raftfs.consensus.compatibility import disagreement
 from raftfs.consensus.guard import Guard, SafetyViolation
-from raftfs.consensus.journal import Journal
 from raftfs.consensus.peers import Hello, Welcome
-from raftfs.consensus.termfile import TermFile
 from raftfs.decoding import UNDECODABLE
-from raftfs.errors import CorruptData, InvalidRequest, RaftfsError
+from raftfs.errors import InvalidRequest, RaftfsError
 from raftfs.models import ClusterStatus, Entry, EntryList
 from raftfs.service import Service
-from raftfs.service.datadir import Identity, read_identity, write_identity
 from raftfs.state import Reader, StateMachine
 from raftfs.state.commands import encode
 from raftfs.testing.fakes import FakeConsensus, FakeLog, FakeNetwork, FakeTransport, ManualClock
@@ -40,17 +35,11 @@ from tests.consensus.guarded_cluster import GuardedCluster
 from tests.consensus.plain_cluster import virtual_engine
 from tests.consensus.ports import free_address
 
-from .seeds import JOURNAL_ENTRIES, VOTE, journal_files
+from . import files
+from .place import Check, folder_in_memory
+from .seeds import KEPT_CHUNK
 
-Check = Callable[[bytes], None]
 Target = Callable[..., AbstractContextManager[Check]]
-
-
-@contextmanager
-def _folder() -> Iterator[Path]:
-    memory = "/dev/shm" if Path("/dev/shm").is_dir() else None
-    with tempfile.TemporaryDirectory(dir=memory) as folder:
-        yield Path(folder)
 
 
 # --- the peer port -------------------------------------------------------------------------------------------------
@@ -191,9 +180,10 @@ def bulk(
 
 
 @contextmanager
-def handlers() -> Iterator[Check]:
-    """What a member asks in bulk is answered or refused; the first byte says which question it is."""
-    with _folder() as folder, asyncio.Runner() as runner:
+def handlers(store: type[ChunkStore] = ChunkStore) -> Iterator[Check]:
+    """What a member asks in bulk is answered or refused; the first byte says which question it is. No chunk is taken
+    or given under the digest of another."""
+    with folder_in_memory() as folder, asyncio.Runner() as runner:
         network = FakeNetwork(["n1"])
         machine = StateMachine(folder / "state.db", version=FORMAT_VERSION)
         transport = FakeTransport(network, "n1")
@@ -202,17 +192,23 @@ def handlers() -> Iterator[Check]:
             config=NodeConfig(id="n1", cluster_id="c", data_dir=folder, members=members),  # type: ignore[arg-type]
             consensus=FakeConsensus(FakeLog(network, {"n1": machine}, "n1"), "n1", ManualClock()),
             transport=transport,
-            chunks=ChunkStore(folder / "chunks"),
+            chunks=store(folder / "chunks"),
             open_reader=lambda: Reader(folder / "state.db"),
             clock=ManualClock(),
         )
+        service.replicas.store.put(hash_chunk(KEPT_CHUNK), KEPT_CHUNK)
         kinds = ["chunk.get", "chunk.put", "chunk.have", "snapshot.read"]
 
         async def run(data: bytes) -> None:
             if not data:
                 return
+            kind = kinds[data[0] % len(kinds)]
             with suppress(RaftfsError):
-                await network.handlers["n1", kinds[data[0] % len(kinds)]]("n2", data[1:])
+                answer = await network.handlers["n1", kind]("n2", data[1:])
+                if kind == "chunk.put":
+                    assert hash_chunk(data[1 + DIGEST_BYTES :]) == data[1 : 1 + DIGEST_BYTES], "another chunk is taken"
+                elif kind == "chunk.get":
+                    assert answer in (b"", KEPT_CHUNK), "another chunk is given"
 
         try:
             yield lambda data: runner.run(run(data))
@@ -225,7 +221,7 @@ def handlers() -> Iterator[Check]:
 def messages(guard: type[Guard] = Guard) -> Iterator[Check]:
     """A message of a member, whatever it says, changes nothing that is committed; it is refused as a violation of the
     protocol, or lets the node stop for safety. The first byte says from whom to whom."""
-    with _folder() as folder, virtual_engine() as clock:
+    with folder_in_memory() as folder, virtual_engine() as clock:
         made: list[GuardedCluster] = []
         numbers = itertools.count()
 
@@ -275,87 +271,13 @@ def _committed(cluster: GuardedCluster, name: str) -> list[Any]:
     return cluster.log(name)[: cluster.nodes[name].engine.commit_index]
 
 
-# --- the disk ------------------------------------------------------------------------------------------------------
-
-
-def _check_names(error: CorruptData, path: Path) -> None:
-    assert str(path) in error.detail, error.detail
-
-
-@contextmanager
-def journal(open_journal: Callable[..., Journal] = Journal) -> Iterator[Check]:
-    """Exactly the records that were there, perhaps without an end that looks torn; or damage, by file and offset. The
-    first byte says which of the segments it is."""
-    originals = dict(JOURNAL_ENTRIES)
-    with _folder() as folder:
-        number = 0
-
-        def check(data: bytes) -> None:
-            nonlocal number
-            number += 1
-            place = folder / str(number)
-            place.mkdir()
-            files = journal_files()
-            names = sorted(name for name in files if name.endswith(".segment"))
-            files[names[data[0] % len(names)] if data else names[0]] = data[1:]
-            for name, content in files.items():
-                (place / name).write_bytes(content)
-            try:
-                opened = open_journal(place, commit_floor=None)
-            except CorruptData as error:
-                _check_names(error, place)
-                return
-            with closing(opened):
-                for index in range(opened.first_index, opened.last_index + 1):
-                    found = opened.term(index), opened.data(index)
-                    assert found == originals[index], f"index {index} holds other bytes"
-
-        yield check
-
-
-@contextmanager
-def term_file(open_file: Callable[[Path], TermFile] = TermFile) -> Iterator[Check]:
-    """The very vote, or a refusal."""
-    with _folder() as folder:
-        path = folder / "term"
-
-        def check(data: bytes) -> None:
-            path.write_bytes(data or b"\0")
-            try:
-                opened = open_file(path)
-            except CorruptData as error:
-                _check_names(error, path)
-                return
-            with closing(opened):
-                assert (opened.term, opened.voted_for) == VOTE
-
-        yield check
-
-
-@contextmanager
-def identity(read: Callable[[Path], Identity | None] = read_identity) -> Iterator[Check]:
-    """Who the node is, or a refusal."""
-    with _folder() as folder:
-        ours = Identity("6f9619ff-8b86-4d01-b42d-00cf4fc964ff", "n1", "c")
-        write_identity(folder, ours)
-
-        def check(data: bytes) -> None:
-            (folder / "node.json").write_bytes(data)
-            try:
-                assert read(folder) == ours
-            except CorruptData as error:
-                _check_names(error, folder / "node.json")
-
-        yield check
-
-
 # --- the state -----------------------------------------------------------------------------------------------------
 
 
 @contextmanager
 def commands(machine: type[StateMachine] = StateMachine) -> Iterator[Check]:
     """Whatever is in an entry, applying it gives a result, the same on two nodes, and a state that can be read."""
-    with _folder() as folder:
+    with folder_in_memory() as folder:
         pair = [machine(folder / name, version=FORMAT_VERSION) for name in ("one.db", "two.db")]
         reader = Reader(folder / "one.db")
 
@@ -376,7 +298,7 @@ def commands(machine: type[StateMachine] = StateMachine) -> Iterator[Check]:
 @contextmanager
 def cursors(list_page: Callable[..., Any] = Reader.list) -> Iterator[Check]:
     """A cursor continues its own list or is refused. The first byte says which list."""
-    with _folder() as folder:
+    with folder_in_memory() as folder:
         machine = StateMachine(folder / "state.db", version=FORMAT_VERSION)
         from .seeds import FURNITURE
 
@@ -428,9 +350,12 @@ TARGETS: dict[str, Target] = {
     "bulk": bulk,
     "handlers": handlers,
     "messages": messages,
-    "journal": journal,
-    "term": term_file,
-    "identity": identity,
+    "journal": files.journal,
+    "term": files.term_file,
+    "identity": files.identity,
+    "rejoin": files.rejoin,
+    "recovery": files.recovery,
+    "snapshot": files.snapshot,
     "commands": commands,
     "cursors": cursors,
     "bodies": bodies,

@@ -6,8 +6,8 @@ import asyncio
 import os
 import secrets
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,19 +16,25 @@ import msgspec
 import pytest
 from aiohttp import web
 
+from raftfs.chunks import ChunkStore
 from raftfs.client import AsyncClient
+from raftfs.config import FrontendConfig
 from raftfs.consensus import frames, rpc, segments
 from raftfs.consensus import messages as m
 from raftfs.consensus.guard import Guard
 from raftfs.consensus.journal import Journal
 from raftfs.consensus.peers import Hello, PeerTransport
+from raftfs.consensus.rejoinfile import Content
 from raftfs.consensus.termfile import TermFile
+from raftfs.frontend import Directory, Forwarder, FrontendApp
+from raftfs.frontend.upstream import Upstream
 from raftfs.http import Call, HttpMetrics, HttpServer
 from raftfs.service.datadir import Identity
+from raftfs.service.recovery import Recovery
 from raftfs.state import Reader, StateMachine
 from raftfs.state.commands import decode_envelope
 
-from . import targets
+from . import files, targets
 from . import web as over_http
 from .mutate import CORPUS
 from .run import Finding, fuzz_one
@@ -99,6 +105,29 @@ def identity_as_it_stands(data_dir: Path) -> Identity | None:
     return Identity(str(found["uuid"]), str(found["id"]), str(found["cluster_id"]))
 
 
+class TrustingStore(ChunkStore):
+    """Takes a chunk under any digest."""
+
+    def put(self, digest: bytes, data: Any, *, verified: bool = False) -> bool:
+        return super().put(digest, data, verified=True)
+
+
+def rejoin_as_it_stands(data_dir: Path) -> Content:
+    """Without its checksum."""
+    return msgspec.convert(msgspec.json.decode((data_dir / "rejoin.json").read_bytes())["content"], Content)
+
+
+def recovery_as_it_stands(data_dir: Path) -> Recovery:
+    """Without its checksum."""
+    found = msgspec.json.decode((data_dir / "recovery.json").read_bytes())
+    return msgspec.convert(found["recovery"], Recovery)
+
+
+def copy_as_announced(data_dir: Path) -> bool:
+    """Without a look at the copy."""
+    return "index" in msgspec.json.decode((data_dir / "snapshot" / "ready.json").read_bytes())
+
+
 class StrictMachine(StateMachine):
     """Raises for what it cannot decode."""
 
@@ -152,6 +181,28 @@ def http_with_a_bug() -> Iterator[Callable[[bytes], None]]:
         loop.close()
 
 
+class GuessingForwarder(Forwarder):
+    """Takes every tag of a node for one of ours."""
+
+    async def read(self, call: Call, *, leader_first: bool = False) -> web.StreamResponse:
+        answer = await super().read(call, leader_first=leader_first)
+        int(answer.headers.get("ETag", '"r0"')[2:-1])
+        return answer
+
+
+@asynccontextmanager
+async def frontend_that_guesses(config: FrontendConfig) -> AsyncIterator[HttpServer]:
+    upstream = Upstream()
+    directory = Directory(upstream, config.nodes)
+    app = FrontendApp(GuessingForwarder(directory, upstream), deadline_s=config.request_deadline_s)
+    try:
+        async with HttpServer(app, config.listen) as server:
+            yield server
+    finally:
+        await directory.close()
+        await upstream.close()
+
+
 class RaisingClient(AsyncClient):
     """Lets an error of another kind out."""
 
@@ -171,15 +222,24 @@ BROKEN: dict[str, Any] = {
     "greetings": partial(targets.greetings, Hospitable),
     "bulk": partial(targets.bulk, TrustingClient),
     "messages": partial(targets.messages, ForgetfulGuard),
-    "journal": partial(targets.journal, journal_without_checksums),
-    "term": partial(targets.term_file, GuessingTermFile),
-    "identity": partial(targets.identity, identity_as_it_stands),
+    "journal": partial(files.journal, journal_without_checksums),
+    "term": partial(files.term_file, GuessingTermFile),
+    "identity": partial(files.identity, identity_as_it_stands),
     "commands": partial(targets.commands, StrictMachine),
     "cursors": partial(targets.cursors, list_anything),
     "bodies": partial(targets.bodies, parse_anything),
+    "handlers": partial(targets.handlers, TrustingStore),
+    "rejoin": partial(files.rejoin, rejoin_as_it_stands),
+    "recovery": partial(files.recovery, recovery_as_it_stands),
+    "snapshot": partial(files.snapshot, copy_as_announced),
     "http": http_with_a_bug,
+    "frontend": partial(over_http.frontend, frontend_that_guesses),
     "client": partial(over_http.client, RaisingClient),
 }
+
+
+def test_each_target_has_a_broken_parser() -> None:
+    assert set(BROKEN) == {*targets.TARGETS, *over_http.WEB}
 
 
 @pytest.mark.parametrize("name", BROKEN)

@@ -19,11 +19,12 @@ from raftfs.testing.inprocess import InProcessCluster, free_ports
 from tests.api.raw import Answer, read_answer
 from tests.client.scripted import ScriptedServer, raw
 
+from .place import Check
+
 ANSWER_S_MAX = 30.0
 """Far beyond every deadline of the product: what takes longer hangs."""
 
 BUG = b"a bug in the server"
-Check = Callable[[bytes], None]
 
 
 async def exchange(url: str, data: bytes) -> bytes:
@@ -91,7 +92,7 @@ def http(url: str | None = None) -> Iterator[Check]:
 
 
 @contextmanager
-def frontend() -> Iterator[Check]:
+def frontend(make: Callable[[FrontendConfig], Any] = Frontend) -> Iterator[Check]:
     """Whatever a node answers, a frontend's client gets an answer that is HTTP."""
     with asyncio.Runner() as runner:
         stack, node = AsyncExitStack(), ScriptedServer()
@@ -100,7 +101,7 @@ def frontend() -> Iterator[Check]:
             await stack.enter_async_context(node)
             listen = f"127.0.0.1:{free_ports(1)[0]}"
             config = FrontendConfig(listen=listen, nodes=[node.url], request_deadline_s=0.3)
-            return (await stack.enter_async_context(Frontend(config))).url
+            return (await stack.enter_async_context(make(config))).url
 
         url = runner.run(start())
 
