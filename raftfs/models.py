@@ -108,6 +108,13 @@ class Check(_Answer):
     text: str
 
 
+class CertificateReport(_Answer):
+    """A certificate that a node shows, or dials with. ``name``: of the port. ``expires_ms``: None without one."""
+
+    name: str
+    expires_ms: int | None
+
+
 class NodeReport(_Answer):
     """What the node that answers says of itself. ``version``: of its software. ``time_ms``: its clock. ``total_bytes``:
     of the disk of its data directory; ``free_bytes``: what it may still write there."""
@@ -119,6 +126,7 @@ class NodeReport(_Answer):
     free_bytes: int
     total_bytes: int
     checks: list[Check]
+    certificates: list[CertificateReport] = Field(default_factory=list)
 
 
 class ClusterStatus(_Answer):

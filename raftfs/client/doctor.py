@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from raftfs import limits
 from raftfs.errors import RaftfsError
-from raftfs.models import ClusterStatus, Member, NodeReport
+from raftfs.models import CertificateReport, ClusterStatus, Member, NodeReport
 
 if TYPE_CHECKING:
     from raftfs.client.asyncclient import AsyncClient
@@ -385,6 +385,24 @@ def _node(view: View) -> Iterator[Finding]:
         yield Finding("critical", "disk", view.id, f"{where}: writes will be refused", "make room, or enlarge the disk")
     elif report.free_bytes * 100 < report.total_bytes * limits.DOCTOR_DISK_FREE_PERCENTS_MIN:
         yield Finding("warning", "disk", view.id, where, "make room, or enlarge the disk, before it is full")
+    for certificate in report.certificates:
+        yield from _certificate(view.id, certificate)
     for check in report.checks:
         if not check.ok and check.name not in _CHECKS_OF_THEIR_OWN:
             yield Finding("warning", "ready", view.id, f"is not ready ({check.name}): {check.text}", "see its log")
+
+
+def _certificate(where: str, certificate: CertificateReport) -> Iterator[Finding]:
+    """By the clock of whoever asks."""
+    if certificate.expires_ms is None:
+        return
+    left_s = certificate.expires_ms / 1000 - time.time()
+    if left_s < limits.CERTIFICATE_WARNING_S:
+        when = "has expired" if left_s < 0 else f"expires in {left_s / 86_400:.1f} days"
+        yield Finding(
+            "critical" if left_s < 0 else "warning",
+            "certificate",
+            where,
+            f"its certificate ({certificate.name}) {when}",
+            "put a new one in its place; the node takes it over by itself, or at once on SIGHUP",
+        )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -15,9 +15,10 @@ from raftfs.config import NodeConfig
 from raftfs.consensus import MemberRecord
 from raftfs.decoding import UNDECODABLE
 from raftfs.errors import RaftfsError
-from raftfs.models import Check, ClusterStatus, FormatRange, LeaderRef, Member, NodeReport, Role
+from raftfs.models import CertificateReport, Check, ClusterStatus, FormatRange, LeaderRef, Member, NodeReport, Role
 from raftfs.service.ports import Clock, ConsensusPort, TransportPort
 from raftfs.state import Reader
+from raftfs.tls import Credentials
 from raftfs.versions import FORMAT_VERSION, FORMAT_VERSION_MIN, UNDECIDED
 
 
@@ -46,7 +47,9 @@ class Cluster:
     def __init__(
         self, *, config: NodeConfig, consensus: ConsensusPort, transport: TransportPort, reader: Reader,
         missing_chunks: Callable[[], int | None], complete_index: Callable[[], int], clock: Clock,
+        certificates: Sequence[Credentials],
     ) -> None:  # fmt: skip
+        self._certificates = certificates
         self._config, self._consensus, self._transport, self._clock = config, consensus, transport, clock
         self._reader, self._missing_chunks, self._complete_index = reader, missing_chunks, complete_index
         self.node_id = config.id
@@ -105,6 +108,7 @@ class Cluster:
             free_bytes=free_bytes,
             total_bytes=total_bytes,
             checks=[Check(name=name, ok=ok, text=text) for name, ok, text in self.ready()],
+            certificates=[CertificateReport(name=each.name, expires_ms=each.expires_ms) for each in self._certificates],
         )
 
     async def ask_all(self) -> dict[str, NodeStatus | None]:

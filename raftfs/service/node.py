@@ -189,6 +189,7 @@ class Node:
             chunks=chunks,
             open_reader=lambda: Reader(data_dir / "state.db"),
             clock=SystemClock(),
+            certificates=self._credentials,
         )
         stack.push_async_callback(self.service.stop)
         await transport.start()

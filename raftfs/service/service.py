@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from raftfs import limits
 from raftfs.chunks import ChunkStore
@@ -20,6 +20,7 @@ from raftfs.service.uploads import Uploads, UploadSettings
 from raftfs.service.versions import VersionGate
 from raftfs.service.workers import Background, ReaderThread, Workers
 from raftfs.state import Reader
+from raftfs.tls import Credentials
 
 
 class Service:
@@ -28,7 +29,7 @@ class Service:
 
     def __init__(
         self, *, config: NodeConfig, consensus: ConsensusPort, transport: TransportPort, chunks: ChunkStore,
-        open_reader: Callable[[], Reader], clock: Clock,
+        open_reader: Callable[[], Reader], clock: Clock, certificates: Sequence[Credentials] = (),
     ) -> None:  # fmt: skip
         deadline_s = config.request_deadline_s
         self._config = config
@@ -67,7 +68,7 @@ class Service:
         self.cluster = Cluster(
             config=config, consensus=consensus, transport=transport, reader=self._reader,
             missing_chunks=lambda: self.backfill.missing_at_most(self._reader.newest_chunk()),
-            complete_index=lambda: self.backfill.complete_index, clock=clock,
+            complete_index=lambda: self.backfill.complete_index, clock=clock, certificates=certificates,
         )  # fmt: skip
         self.members = Members(consensus=consensus, cluster=self.cluster, proposer=proposer)
         self.versions = VersionGate(

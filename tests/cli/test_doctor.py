@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,14 +25,21 @@ from raftfs_cli import exitcodes
 from tests.system.clusters import level, running, wait_until
 
 
-def doctor(cluster: LocalCluster, *words: str) -> tuple[int, dict[str, Any]]:
+def doctor(cluster: LocalCluster) -> tuple[int, dict[str, Any]]:
     """Its exit code and its JSON, asked through the frontend."""
+    ca = [] if cluster.ca is None else ["--ca", str(cluster.ca)]
     done = subprocess.run(
-        [*raftfs_command(), "-e", cluster.url, "doctor", "--json", *words],
+        [*raftfs_command(), "-e", cluster.url, *ca, "doctor", "--json"],
         env=raftfs_environment(), capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.stdout, done.stderr
     return done.returncode, json.loads(done.stdout)
+
+
+def found_nothing(done: tuple[int, dict[str, Any]]) -> dict[str, Any] | None:
+    code, answer = done
+    assert (code == exitcodes.OK) == answer["ok"]
+    return answer if answer["ok"] else None
 
 
 def found(answer: dict[str, Any], about: str) -> list[dict[str, Any]]:
@@ -79,6 +87,15 @@ def test_nothing_is_wrong_until_nodes_freeze_and_die() -> None:
             env=raftfs_environment(), capture_output=True, text=True, timeout=120, check=False,
         )  # fmt: skip
         assert (done.returncode, done.stdout) == (exitcodes.UNAVAILABLE, "")
+
+
+@pytest.mark.system
+def test_members_that_speak_tls_are_asked_too() -> None:
+    with running(tls=True) as cluster:
+        answer = wait_until("nothing to be wrong", lambda: found_nothing(doctor(cluster)))
+        for member in answer["members"]:
+            assert {certificate["name"] for certificate in member["node"]["certificates"]} == {"client", "peer"}
+            assert all(certificate["expires_ms"] > SOON_MS for certificate in member["node"]["certificates"])
 
 
 @contextmanager
@@ -163,6 +180,9 @@ def status(me: str, **changes: Any) -> ClusterStatus:
     return ClusterStatus.model_validate(values)
 
 
+SOON_MS = int(time.time() * 1000) + 86_400_000
+
+
 def judge(n1: dict[str, Any] | None = None, n2: dict[str, Any] | None = None) -> list[Finding]:
     """Findings about three members that answer, the first two with changes."""
     views = [
@@ -193,6 +213,8 @@ def test_equal_members_have_no_findings() -> None:
         ({}, {"node__time_ms": 1_005_000}, "clock", "n2", "warning"),
         ({}, {"node__free_bytes": 9 * 10**8}, "disk", "n2", "warning"),
         ({}, {"node__free_bytes": 1000}, "disk", "n2", "critical"),
+        ({}, {"node__certificates": [{"name": "client", "expires_ms": 1000}]}, "certificate", "n2", "critical"),
+        ({}, {"node__certificates": [{"name": "client", "expires_ms": SOON_MS}]}, "certificate", "n2", "warning"),
         ({}, {"node__checks": [{"name": "quorum", "ok": False, "text": "x"}]}, "ready", "n2", "warning"),
         ({}, {"state_hash": "bb"}, "states", "n1,n2,n3", "critical"),
         ({}, {"leader": {"id": "n2", "url": "http://n2"}}, "leader", "cluster", "critical"),

@@ -10,6 +10,7 @@ import asyncio
 import os
 import re
 import shutil
+import ssl
 import subprocess
 import urllib.request
 from pathlib import Path
@@ -18,7 +19,8 @@ from typing import Any
 import pytest
 import yaml
 
-from raftfs.config import MemberConfig, NodeConfig
+from raftfs.certificates import issue, make_ca
+from raftfs.config import ClientTLS, MemberConfig, NodeConfig, PeerTLS
 from raftfs.limits import DISK_FREE_BYTES_MIN, DOCTOR_LAG_ENTRIES_MAX
 from raftfs.service.node import Node
 from tests.consensus.ports import free_address
@@ -28,23 +30,32 @@ RULES: list[dict[str, Any]] = yaml.safe_load((FOLDER / "alerts.yml").read_text()
 EXPRESSIONS = {rule["alert"]: rule["expr"] for rule in RULES}
 
 
-def samples(url: str) -> set[str]:
+def samples(url: str, ca: Path) -> set[str]:
     """Names of all that a server exposes with a value."""
-    with urllib.request.urlopen(f"{url}/metrics", timeout=30) as answer:
+    with urllib.request.urlopen(f"{url}/metrics", timeout=30, context=ssl.create_default_context(cafile=ca)) as answer:
         lines = answer.read().decode().splitlines()
     return {re.split(r"[{ ]", line)[0] for line in lines if not line.startswith("#")}
+
+
+def node_with_tls(folder: Path) -> NodeConfig:
+    make_ca(folder)
+    cert = issue(folder, "n1", hosts=["127.0.0.1"])
+    files = {"cert": cert, "key": cert.with_suffix(".key"), "ca": folder / "ca.crt"}
+    member = MemberConfig(id="n1", peer=free_address(), url=f"https://{free_address()}")
+    return NodeConfig(
+        id="n1", cluster_id="c", data_dir=folder / "data", members=[member], peer_tls=PeerTLS(**files),
+        client_tls=ClientTLS(**files),
+    )  # fmt: skip
 
 
 async def test_every_metric_that_a_rule_names_is_one_of_a_node(tmp_path: Path) -> None:
     named = {name for expression in EXPRESSIONS.values() for name in re.findall(r"raftfs_\w+", expression)}
     assert len(named) > 5
-    url = f"http://{free_address()}"
-    member = MemberConfig(id="n1", peer=free_address(), url=url)
-    async with Node(NodeConfig(id="n1", cluster_id="c", data_dir=tmp_path / "data", members=[member])):
-        async with asyncio.timeout(60):
-            while missing := named - await asyncio.to_thread(samples, url):
-                print(f"not there yet: {missing}")  # some are known only when the node has looked, or was asked
-                await asyncio.sleep(0.1)
+    config = node_with_tls(tmp_path)
+    async with Node(config), asyncio.timeout(60):
+        while missing := named - await asyncio.to_thread(samples, config.me.url, tmp_path / "ca.crt"):
+            print(f"not there yet: {missing}")  # some are known only when the node has looked, or was asked
+            await asyncio.sleep(0.1)
 
 
 def test_rules_say_what_is_wrong_and_how_bad_it_is() -> None:
@@ -103,6 +114,8 @@ HEALTHY = {
     'raftfs_fsync_seconds_bucket{instance="1",le="0.05"}': "0+100x150",
     'raftfs_fsync_seconds_bucket{instance="1",le="0.5"}': "0+100x150",
     'raftfs_fsync_seconds_bucket{instance="1",le="+Inf"}': "0+100x150",
+    'raftfs_certificate_expiry_timestamp_seconds{instance="1",listener="client"}': str(30 * 86400),
+    'raftfs_certificate_reload_failures_total{instance="1",listener="client"}': "0",
     'raftfs_http_request_seconds_count{instance="1",status="500"}': "0",
     'raftfs_http_request_seconds_count{instance="1",status="503"}': "0+5x150",
     'raftfs_member_format_version_max{instance="1",member="n2"}': "1",
@@ -128,6 +141,10 @@ WRONG = {
     "RaftfsDiskFull": {'raftfs_disk_free_bytes{instance="1"}': "5e6"},
     "RaftfsDiskNearlyFull": {'raftfs_disk_free_bytes{instance="1"}': "9e8"},
     "RaftfsFsyncSlow": {'raftfs_fsync_seconds_bucket{instance="1",le="0.05"}': "0+98x150"},
+    "RaftfsCertificateExpires": {
+        'raftfs_certificate_expiry_timestamp_seconds{instance="1",listener="client"}': str(13 * 86400)
+    },
+    "RaftfsCertificateRefused": {'raftfs_certificate_reload_failures_total{instance="1",listener="client"}': "0+1x150"},
     "RaftfsServerErrors": {'raftfs_http_request_seconds_count{instance="1",status="500"}': "0+1x150"},
     "RaftfsUpgradeUnfinished": {'raftfs_member_format_version_max{instance="1",member="n2"}': "2"},
 }
