@@ -6,6 +6,7 @@ asyncio's own server would bind one context for good, and let any number of sile
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 import socket
@@ -121,15 +122,28 @@ class TlsListener:
             async with asyncio.timeout(self._handshake_s):
                 if not await self._begins(conn, address):
                     return
-                await asyncio.get_running_loop().connect_accepted_socket(
-                    self._factory, conn, ssl=self._tls.server, ssl_handshake_timeout=self._handshake_s
-                )
+                await self._connect(conn)
         except TimeoutError:
             self._refuse(address, "the handshake took too long")
         except ssl.SSLError as error:
             self._refuse(address, error.reason or str(error))
         except OSError as error:
             self._refuse(address, error.strerror or str(error) or type(error).__name__)
+
+    async def _connect(self, conn: socket.socket) -> None:
+        """The handshake. Who fails is told why, over a second descriptor: the first one is asyncio's to close."""
+        spare = conn.dup()
+        spare.setblocking(False)
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(
+                self._factory, conn, ssl=self._tls.server, ssl_handshake_timeout=self._handshake_s
+            )
+        except ssl.SSLError as error:
+            with contextlib.suppress(OSError):
+                await _answer(spare, getattr(error, "alert", b""))
+            raise
+        finally:
+            spare.close()
 
     async def _begins(self, conn: socket.socket, address: str) -> bool:
         """Whether it begins with a handshake. If not, the connection is ours to close."""

@@ -62,7 +62,8 @@ def server_context(
     cert: Path, key: Path, *, ca: Path | None = None, lowest: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2
 ) -> ssl.SSLContext:
     """For accepting. With ``ca``, who dials must show a certificate of it. Raises OSError (ssl.SSLError is one)."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context = _ServerContext(ssl.PROTOCOL_TLS_SERVER)
+    context.sslobject_class = _ServerSide
     if ca is not None:
         context.load_verify_locations(cafile=ca)
         context.verify_mode = ssl.CERT_REQUIRED
@@ -119,6 +120,33 @@ def _alert(text: str) -> str | None:
     """``certificate required``, of ``[SSL: TLSV13_ALERT_CERTIFICATE_REQUIRED] tlsv13 alert certificate required``."""
     found = _ALERT.search(text)
     return None if found is None else found[1].lower().replace("_", " ")
+
+
+class _ServerSide(ssl.SSLObject):
+    """asyncio closes a connection whose handshake fails without sending what OpenSSL has to say about it. The error
+    takes it along, as ``alert``."""
+
+    outgoing: ssl.MemoryBIO
+
+    def do_handshake(self) -> None:
+        try:
+            super().do_handshake()
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise
+        except ssl.SSLError as error:
+            error.alert = self.outgoing.read()  # type: ignore[attr-defined]
+            raise
+
+
+class _ServerContext(ssl.SSLContext):
+    def wrap_bio(
+        self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, server_side: bool = False,
+        server_hostname: str | bytes | None = None, session: ssl.SSLSession | None = None,
+    ) -> ssl.SSLObject:  # fmt: skip
+        made = super().wrap_bio(incoming, outgoing, server_side, server_hostname, session)
+        assert isinstance(made, _ServerSide)
+        made.outgoing = outgoing
+        return made
 
 
 class Credentials:
