@@ -87,6 +87,7 @@ async def _run_until_told(server: Server, end: Callable[[Server], Awaitable[obje
 
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop, number)
+        _listen_for_reloads(server, lambda: log.info("SIGHUP: it does not serve yet"))
         try:
             async with server as running:
                 await _inform(manager, running, end)
@@ -97,7 +98,7 @@ async def _run_until_told(server: Server, end: Callable[[Server], Awaitable[obje
 
 async def _inform(manager: ServiceManager, running: Server, end: Callable[[Server], Awaitable[object]]) -> None:
     """Wait for the end of a server that serves now, and keep the service manager informed."""
-    _listen_for_reloads(manager, running)
+    _listen_for_reloads(running, lambda: _reload(manager, running))
     manager.ready()
     informing = asyncio.create_task(manager.keep_informed(running.describe), name="service-manager")
     try:
@@ -107,12 +108,14 @@ async def _inform(manager: ServiceManager, running: Server, end: Callable[[Serve
         manager.stopping()
 
 
-def _listen_for_reloads(manager: ServiceManager, running: object) -> None:
-    if isinstance(running, Reloadable):
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload, manager, running)
+def _listen_for_reloads(server: object, reload: Callable[[], None]) -> None:
+    """A server that cannot reload ends on SIGHUP, as any process does."""
+    if isinstance(server, Reloadable):
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
 
 
-def _reload(manager: ServiceManager, running: Reloadable) -> None:
+def _reload(manager: ServiceManager, running: object) -> None:
+    assert isinstance(running, Reloadable)
     log.info("SIGHUP: looking at the files again")
     with manager.reloading():
         running.reload()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -144,3 +145,9 @@ def test_a_frontend_is_checked_too(check: Check, tmp_path: Path) -> None:
 def test_codes_that_are_not_to_be_restarted_on_differ() -> None:
     assert len(set(exitcodes.NOT_TO_RESTART)) == 4
     assert exitcodes.FAILURE not in exitcodes.NOT_TO_RESTART  # whatever may pass is tried again
+
+
+def test_the_documented_unit_names_all_of_them() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "operations.md").read_text(encoding="utf-8")
+    [codes] = re.findall(r"^RestartPreventExitStatus=([\d ]+)$", text, re.M)
+    assert sorted(map(int, codes.split())) == sorted(exitcodes.NOT_TO_RESTART)

@@ -105,6 +105,8 @@ from raftfs_cli.serving import serve
 
 class Server:
     async def __aenter__(self):
+        print("starts", file=sys.stderr, flush=True)
+        await asyncio.sleep(0.3 if sys.argv[1] == "slow" else 0)
         return self
     async def __aexit__(self, *error):
         pass
@@ -165,6 +167,17 @@ def test_a_reload_is_announced_and_its_end_too(manager: Manager) -> None:
         manager.until(lambda line: line == "READY=1")
     finally:
         assert b"reloaded" in end(process)
+
+
+def test_a_signal_to_reload_does_not_end_a_start(manager: Manager) -> None:
+    process = run_server("slow", manager)
+    try:
+        assert process.stderr is not None
+        assert process.stderr.readline() == b"starts\n"
+        process.send_signal(signal.SIGHUP)
+        assert manager.next() == ["READY=1"]
+    finally:
+        end(process)
 
 
 def test_signs_of_life_of_another_process_are_not_ours(manager: Manager) -> None:
