@@ -25,6 +25,8 @@ class Flow:
     """the append that asked whether the peer has the first entry of our log"""
     behind_told_s: float = float("-inf")
     paused: bool = False
+    asking: bool = False
+    """entries wait for the answer: what is on its way still counts, although it is forgotten here"""
     _unacked: deque[tuple[int, int]] = field(default_factory=deque)
     _unacked_bytes: int = 0
 
@@ -39,12 +41,20 @@ class Flow:
     def forget(self) -> None:
         """The peer did not accept what was sent: send again from wherever the engine says."""
         self.sent_index = 0
+        self.asking = False
         self._unacked.clear()
         self._unacked_bytes = 0
 
+    def ask(self) -> None:
+        """What was sent is cut off the log: nothing more is sent until the peer, silent for long, says what it has."""
+        self.forget()
+        self.asking = True
+
     @property
     def has_room(self) -> bool:
-        return self._unacked_bytes < self.bytes_max and len(self._unacked) < PEER_ENTRIES_IN_FLIGHT_MAX
+        return (
+            not self.asking and self._unacked_bytes < self.bytes_max and len(self._unacked) < PEER_ENTRIES_IN_FLIGHT_MAX
+        )
 
     def sent(self, index: int, size: int) -> None:
         self.sent_index = index
@@ -52,6 +62,7 @@ class Flow:
         self._unacked_bytes += size
 
     def acknowledged(self, match_index: int) -> None:
+        self.asking = False
         self.match_index = max(self.match_index, match_index)
         while self._unacked and self._unacked[0][0] <= match_index:
             self._unacked_bytes -= self._unacked.popleft()[1]

@@ -239,7 +239,7 @@ class Guard(Transport):  # type: ignore[misc]  # PySyncObj has no types
 
     def _ask_for_first(self, peer: str, flow: Flow, commit: int) -> None:
         if self._heartbeat_due(flow, flow.commit_sent):
-            flow.forget()
+            flow.ask()
             self._emit_append(peer, flow, self._journal.first_index, commit, [])
 
     def _take(self, flow: Flow, prev: int, last: int) -> list[m.WireEntry]:

@@ -133,3 +133,21 @@ def test_the_log_may_be_cut_behind_what_a_silent_member_got(guarded: GuardedMake
     cluster.run(3, step_s=0.05)
     assert set(told["c"]) == {"a"}
     assert cluster.is_leader("a")
+
+
+def test_a_silent_member_is_sent_nothing_more_each_time_that_the_log_is_cut(guarded: GuardedMaker) -> None:
+    cluster = guarded(segment_bytes=512)
+    cluster.nodes["a"].engine.guard.in_flight_bytes_max = 100
+    cluster.elect("a")
+    cluster.network.reset("a", "c")
+    cluster.network.connect("a", "c")
+    cluster.network.hold("a", "c")
+    for _ in range(5):
+        write_and_cut(cluster)
+    on_the_way = cluster.network.in_flight("a", "c")
+    appends = [message for message in map(m.decode, on_the_way) if isinstance(message, m.Append)]
+    entries = [entry for message in appends for entry in message.entries]
+    assert 100 <= sum(len(entry.data) for entry in entries) < 200, "one more than fits, and no more"
+    cluster.network.release_all()
+    cluster.run(3, step_s=0.05)
+    assert cluster.is_leader("a")
