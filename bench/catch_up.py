@@ -16,15 +16,14 @@ import os
 import shutil
 import time
 import urllib.request
-from pathlib import Path
 from typing import Any
 
 from bench import load
-from bench.machine import MIB, print_header, scratch, syncs_per_second
+from bench.frame import SIZE_BYTES, measured
+from bench.machine import MIB
 from raftfs.testing import LocalCluster
 from raftfs.testing.processes import raftfs_command
 
-_SIZE_BYTES = 4096
 _SMALL_BYTES = 64
 _SEGMENT_BYTES = MIB  # a short log, so that what the follower lacks is cut off
 _FILLERS = 8  # few enough that nearly every write becomes an entry of its own
@@ -39,13 +38,8 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=100, help="writes a second of the steady load (default 100)")
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--seconds", type=float, default=20, help="of each phase but the catching up itself")
-    parser.add_argument("--dir", type=Path, help="a directory on the disk to use")
-    options = parser.parse_args()
-    print_header()
-    with scratch(options.dir) as dir:
-        print(f"fdatasync of {_SIZE_BYTES} bytes: {1000 / syncs_per_second(dir, _SIZE_BYTES):.2f} ms")
-        with LocalCluster(nodes=3, dir=dir / "cluster", journal_segment_bytes=_SEGMENT_BYTES) as cluster:
-            _measure(cluster, options)
+    with measured(parser, journal_segment_bytes=_SEGMENT_BYTES) as (cluster, options):
+        _measure(cluster, options)
 
 
 def _measure(cluster: LocalCluster, options: argparse.Namespace) -> None:
@@ -60,12 +54,12 @@ def _measure(cluster: LocalCluster, options: argparse.Namespace) -> None:
         while (behind := _index(cluster) - index) < options.entries:
             time.sleep(_POLL_S)
     begins = _first_segment(cluster, leader)
-    assert begins > 1, "nothing was cut off the log"
+    assert begins > 1, "nothing was cut off the log: --entries has to be more"
     print(
         f"{away} lacks {behind} entries of {time.monotonic() - begun:.0f} s; the log of {leader} begins at "
         f"its segment {begins}, its database has {(cluster.data_dir(leader) / 'state.db').stat().st_size / 1e6:.0f} MB"
     )
-    print(f"| {options.rate:.0f} writes a second of {_SIZE_BYTES} bytes | writes | p50 | p90 | p99 | max |")
+    print(f"| {options.rate:.0f} writes a second of {SIZE_BYTES} bytes | writes | p50 | p90 | p99 | max |")
     print("| --- | --- | --- | --- | --- | --- |")
     _print_row("all three there, an empty store", all_three.result)
     _catch_up(cluster, away, options, "at the lowest priority", _LOWEST)
@@ -76,7 +70,7 @@ def _measure(cluster: LocalCluster, options: argparse.Namespace) -> None:
 
 
 def _steady(options: argparse.Namespace) -> dict[str, Any]:
-    return {"clients": options.clients, "size_bytes": _SIZE_BYTES, "rate": options.rate}
+    return {"clients": options.clients, "size_bytes": SIZE_BYTES, "rate": options.rate}
 
 
 def _catch_up(

@@ -16,14 +16,12 @@ import statistics
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from pathlib import Path
 
 from bench import load
-from bench.machine import print_header, scratch, syncs_per_second
+from bench.frame import SIZE_BYTES, measured
 from raftfs.testing import LocalCluster
 
 _SIGNALS = {"killed (SIGKILL)": signal.SIGKILL, "frozen (SIGSTOP)": signal.SIGSTOP, "stopped (SIGTERM)": signal.SIGTERM}
-_SIZE_BYTES = 4096
 _TIMEOUT_S = 30.0
 _GONE_S_MAX = 30.0
 _REST_S = 1.0  # between rounds: the next one has all three again
@@ -33,18 +31,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--clients", type=int, default=16, help="of the load")
-    parser.add_argument("--dir", type=Path, help="a directory on the disk to use")
-    options = parser.parse_args()
-    print_header()
-    with scratch(options.dir) as dir:
-        print(f"fdatasync of {_SIZE_BYTES} bytes: {1000 / syncs_per_second(dir, _SIZE_BYTES):.2f} ms")
-        with LocalCluster(nodes=3, dir=dir / "cluster") as cluster:
-            print("| the leader is | beside | median | p90 | worst | an ordinary write | rounds | load |")
-            print("| --- | --- | --- | --- | --- | --- | --- | --- |")
-            for clients in (0, options.clients):
-                for what, number in _SIGNALS.items():
-                    with _load(cluster.url, clients):
-                        _measure(cluster, what, number, clients, options.rounds)
+    with measured(parser) as (cluster, options):
+        print("| the leader is | beside | median | p90 | worst | an ordinary write | rounds | load |")
+        print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+        for clients in (0, options.clients):
+            for what, number in _SIGNALS.items():
+                with _load(cluster.url, clients):
+                    _measure(cluster, what, number, clients, options.rounds)
 
 
 def _measure(cluster: LocalCluster, what: str, number: int, clients: int, rounds: int) -> None:
@@ -92,7 +85,7 @@ def _write(url: str, path: str) -> float:
     host, port = url.removeprefix("http://").split(":")
     begun = time.perf_counter()
     with closing(http.client.HTTPConnection(host, int(port), timeout=_TIMEOUT_S)) as connection:
-        connection.request("PUT", "/v1/files" + path.replace(" ", "-"), body=b"x" * _SIZE_BYTES)
+        connection.request("PUT", "/v1/files" + path.replace(" ", "-"), body=b"x" * SIZE_BYTES)
         answer = connection.getresponse()
         answer.read()
         return time.perf_counter() - begun if answer.status in (200, 201) else -1.0
@@ -103,7 +96,7 @@ def _load(url: str, clients: int) -> Iterator[None]:
     if not clients:
         yield
         return
-    with load.running(url, clients=clients, size_bytes=_SIZE_BYTES) as running:
+    with load.running(url, clients=clients, size_bytes=SIZE_BYTES) as running:
         yield
     result = running.result
     if result.errors:
