@@ -27,6 +27,10 @@ def test_a_leader_that_is_stopped_hands_over_first() -> None:
                 cluster.stop(leader)
                 successors.append((leader, _last_leader(cluster, leader)))
                 cluster.start(leader)
+        leader = cluster.leader()
+        cluster.kill(leader)
+        assert _last_leader(cluster, leader) == leader, "who has no time to hand over knows no successor"
+        cluster.start(leader)
         print(successors)
         assert any(leader != successor for leader, successor in successors)
         assert not ledger.noticed()
