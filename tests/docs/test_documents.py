@@ -21,7 +21,9 @@ def test_page_that_begins_with_a_running_cluster(name: str, examples: Callable[.
     reader.run((ROOT / name).read_text(encoding="utf-8"), name)
 
 
-@pytest.mark.parametrize("name", ["docs/tutorial.md", "docs/design/testing.md", "docs/operations.md"])
+@pytest.mark.parametrize(
+    "name", ["docs/tutorial.md", "docs/design/testing.md", "docs/operations.md", "docs/security.md"]
+)
 def test_page_that_starts_its_own_cluster(name: str, examples: Callable[..., Any]) -> None:
     examples("demo").run((ROOT / name).read_text(encoding="utf-8"), name)
 

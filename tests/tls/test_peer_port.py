@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import struct
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from raftfs import certificates
 from raftfs.config import PeerTLS
 from raftfs.consensus import Configuration, MemberRecord, PeerTransport, Roster
+from raftfs.consensus import messages as m
 from raftfs.consensus.frames import Connection
-from raftfs.consensus.peers import Hello
+from raftfs.consensus.peers import Callbacks, Hello
 from raftfs.testing.layout import free_port
 from raftfs.tls import Contexts, Made, peer_credentials, server_context
 
@@ -201,4 +205,37 @@ async def test_a_dropped_ca_is_not_accepted_and_what_stands_lives_on(tmp_path: P
         assert credentials.reload()
         assert (await outcome(old), await outcome(new)) == ("handshake: TLSV1_ALERT_UNKNOWN_CA", "welcome")
         assert not reader.at_eof(), "a connection that stood was closed"
+        writer.close()
+
+
+async def test_what_stands_outlives_its_certificate_and_nobody_new_comes_in_with_it(tmp_path: Path) -> None:
+    """As a certificate that expires at night must not stop a cluster that works."""
+    ca = tmp_path / "ca"
+    files = issued(ca, "n1")
+    heard: list[tuple[str, m.Message]] = []
+    async with member("n1", peer_credentials(files), nobody()) as (transport, address):
+        transport.on = Callbacks(message=lambda peer, message: heard.append((peer, message)))
+        host, port = address.split(":")
+        hello = msgspec.msgpack.encode(msgspec.structs.replace(greeting("c", "n2", "n1"), channel="raft"))
+        for valid_s in (2, 8, 32):  # a slow machine may need more than the first of them for its handshake
+            expires_s = time.time() + valid_s
+            expiring = attacker(forge(ca, tmp_path, "n2", start_days=-1, end_days=valid_s / 86_400))
+            reader, writer = await asyncio.open_connection(host, port, ssl=expiring, server_hostname="n1")
+            writer.write(struct.pack(">I", len(hello)) + hello)
+            try:
+                await reader.readexactly(4)
+                break
+            except (OSError, asyncio.IncompleteReadError):
+                writer.close()
+        else:
+            pytest.fail("no handshake in 32 s")
+        await asyncio.sleep(max(0.0, expires_s + 1.5 - time.time()))  # certificates count whole seconds
+        said = await asyncio.to_thread(greet, address, greeting("c", "n2", "n1"), expiring)
+        assert said == "handshake: SSLV3_ALERT_CERTIFICATE_EXPIRED"
+        probe = m.encode(m.Probe(1, 1))
+        writer.write(struct.pack(">I", len(probe)) + probe)
+        async with asyncio.timeout(60):
+            while not heard:  # noqa: ASYNC110 - the transport sets no event
+                await asyncio.sleep(0.01)
+        assert heard == [("n2", m.Probe(1, 1))]
         writer.close()
