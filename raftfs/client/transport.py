@@ -96,7 +96,8 @@ class Watchdog:
     async def __aenter__(self) -> Watchdog:
         await self._timeout.__aenter__()
         self._active = True
-        self.moved()
+        # To begin is no movement: a transfer to servers that are down would go on for ever.
+        self._set(min(self._loop.time() + self._idle_s, self._budget.end_s))
         return self
 
     async def __aexit__(self, *exc: object) -> None:

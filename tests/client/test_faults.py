@@ -212,6 +212,20 @@ async def test_a_write_that_reached_nobody_was_not_applied() -> None:
     assert read.value.outcome is None
 
 
+@pytest.mark.parametrize("body", ["small", "large", "streamed"])
+async def test_a_transfer_to_nobody_ends(body: str) -> None:
+    """A test that hangs here is the failure: it may take as long as bytes move, and none does."""
+
+    async def stream() -> AsyncIterator[bytes]:
+        yield b"x"
+
+    data = {"small": b"x", "large": b"x" * 3_000_000, "streamed": stream()}[body]
+    async with AsyncClient(unused_url(), deadline_s=0.5) as fs:
+        with pytest.raises(errors.Unavailable, match="cannot reach") as caught:
+            await fs.write("/a", data)
+        assert caught.value.outcome == "not_applied"
+
+
 async def test_a_retry_after_past_the_deadline_is_not_waited_for(scripted: ScriptedServer, quick: AsyncClient) -> None:
     scripted.play(problem(503, "unavailable", "not_applied", retry_after="3600"))
     with pytest.raises(errors.Unavailable) as caught:
