@@ -25,7 +25,7 @@ Severity = Literal["critical", "warning"]
 _CHECKS_OF_THEIR_OWN: Final = ("leader", "lag", "format", "disk", "whole")
 """What is judged here with more knowledge than the one node has whose readiness check failed."""
 
-_PASSING: Final = frozenset({"leader", "quorum", "lag", "chunks", "ready", "states"})
+_PASSING: Final = frozenset({"member", "endpoint", "peer", "leader", "quorum", "lag", "chunks", "ready", "states"})
 """Findings that may be gone a moment later by themselves."""
 
 
