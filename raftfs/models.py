@@ -62,7 +62,9 @@ class FormatRange(_Answer):
 
 
 class Member(_Answer):
-    """``lag`` is in log entries behind the leader's commit; ``formats`` are those that its code understands;
+    """``lag`` is in log entries behind the leader's commit; ``missing_chunks`` counts those, too, that were not looked
+    for yet. ``complete_index``: every chunk that was referenced when that much was applied is there; who waits until it
+    has reached what was applied once waits for what was missing then. ``formats`` are those that its code understands;
     ``refused`` says why it does not listen to the node that answers; ``rejoining``, how far it is with getting back
     what was damaged (it takes no part until then). None where this node cannot know."""
 
@@ -74,6 +76,7 @@ class Member(_Answer):
     applied_index: int | None
     lag: int | None
     missing_chunks: int | None
+    complete_index: int | None = None
     formats: FormatRange | None = None
     refused: str | None = None
     rejoining: str | None = None

@@ -128,6 +128,7 @@ class Cluster:
             applied_index=None if answer is None else answer.applied_index,
             lag=None if answer is None else max(commit - answer.applied_index, 0),
             missing_chunks=None if answer is None else answer.missing_chunks,
+            complete_index=None if answer is None else answer.complete_index,
             formats=None if answer is None else FormatRange(min=answer.format_min, max=answer.format_max),
             refused=None if link is None else link.refused,
             rejoining=None if answer is None else answer.rejoining,

@@ -38,3 +38,19 @@ async def test_a_copy_found_damaged_counts_until_all_has_been_looked_at_again(th
     assert await _missing(three, "n1") == 3
     await three.services["n1"].backfill.round()
     assert await _missing(three, "n1") == 0
+
+
+async def test_the_complete_index_says_up_to_where_all_is_here(three: Trio) -> None:
+    async def complete(name: str) -> int | None:
+        status = await three.services["n1"].cluster.status()
+        return next(member.complete_index for member in status.members if member.id == name)
+
+    three.network.down.add("n3")
+    await three.put("/f", BIG)
+    three.network.down.clear()
+    three.log.catch_up("n3")
+    then = (await three.services["n1"].cluster.status()).applied_index
+    assert (await complete("n3") or 0) < then
+    await three.backfill("n3")
+    await three.put("/g", b"small")  # goes on meanwhile
+    assert (await complete("n3") or 0) >= then
