@@ -29,11 +29,11 @@ dev:  ## make .venv with raftfs in it, linked to this work tree
 tox:
 	@$(ENVIRONMENT) .tox/runner --clear-on-change .tox -- "$(TOX_REQUIREMENT)"
 
-test: tox  ## lint, types, import rules, docs and all tests
+test: tox  ## lint, types, import rules, playbooks, docs and all tests
 	@$(TOX)
 
-lint: tox  ## formatting, lint, types and import rules
-	@$(TOX) -e lint,types,imports
+lint: tox  ## formatting, lint, types, import rules and playbooks
+	@$(TOX) -e lint,types,imports,playbooks
 
 docs: tox  ## build the documentation into docs/_build/html
 	@$(TOX) -e docs
