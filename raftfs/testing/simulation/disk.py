@@ -1,11 +1,11 @@
-"""A node's disk: real files in a directory, and a memory of what of them is durable.
+"""A node's disk: real files in a directory, and a memory of what of them is durable (``names.py``).
 
-The journal and the term file call ``raftfs.fsync``, which asks the :class:`SimulatedKernel`, which remembers the file
-as it is at that instant. When the machine loses power, each file goes back to what was remembered, except that any of
-the sectors that were written since may have reached the disk; a file whose directory was not synced may be gone. When
-only the process dies, the kernel still holds everything that was written. SQLite syncs by itself, unseen from here:
-its database file changes only at checkpoints, and of its write-ahead log a power loss leaves any beginning that is not
-shorter than at the last checkpoint.
+Who makes something durable calls ``raftfs.fsync``, which asks the :class:`SimulatedKernel`, which remembers the file or
+the directory as it is at that instant. When the machine loses power, each file goes back to what was remembered, except
+that any of the sectors that were written since may have reached the disk; a name whose directory was not synced since
+it came, went or changed may be as it was. When only the process dies, the kernel still holds everything that was
+written. SQLite syncs by itself, unseen from here: its database file changes only at checkpoints, and of its write-ahead
+log a power loss leaves any beginning that is not shorter than at the last checkpoint.
 """
 
 from __future__ import annotations
@@ -20,9 +20,12 @@ from typing import NoReturn
 from raftfs.consensus.journal import Flush, Journal
 from raftfs.fsync import Kernel
 from raftfs.testing.simulation.loop import current_process
+from raftfs.testing.simulation.names import ForgetsNames, Names
 
 SECTOR_BYTES = 64  # what a torn write loses or keeps as one; smaller than real ones, as the entries are
 _DATABASE = "state.db"
+_SUMS = "state.db-sums"
+_COPIES = "snapshot-out"  # for others, deleted at each start
 
 
 class Disk:
@@ -39,11 +42,12 @@ class Disk:
         """the process ends inside the sync with this number from now (0: the next one)"""
         self.forgets: str | None = None
         """syncs of files with this suffix do nothing: a planted fault"""
+        self.forgets_names: ForgetsNames = lambda _path: False
+        """names that syncs of their directories leave out: a planted fault"""
         self.syncs = 0
         self.torn = 0
         """files that held what was not durable when the power went"""
-        self._durable: dict[str, bytes] = {}
-        self._names: dict[str, set[str]] = {}
+        self._names = Names(self.root, root / "attic", lambda name: name.startswith(_DATABASE) and name != _SUMS)
         self._log_synced_bytes = 0
 
     # --- while the machine runs ----------------------------------------------------------------------------------
@@ -51,22 +55,20 @@ class Disk:
     def sync_data(self, path: Path) -> None:
         if not path.is_relative_to(self.root):
             return
+        log = self.root / f"{_DATABASE}-wal"
+        if path.name == _SUMS and log.exists():
+            self._log_synced_bytes = log.stat().st_size  # SQLite synced it before it copied it into the database
         self._sync()
         if self.forgets is None or not path.name.endswith(self.forgets):
-            self._durable[self._key(path)] = path.read_bytes()
-        if path == self.root / f"{_DATABASE}-wal":
+            self._names.sync_data(path)
+        if path == log:
             self._log_synced_bytes = path.stat().st_size
 
     def sync_directory(self, path: Path) -> None:
         if not path.is_relative_to(self.root):
             return
         self._sync()
-        self._names[self._key(path)] = {child.name for child in path.iterdir() if child.is_file()}
-
-    def replace(self, source: Path, target: Path) -> None:
-        os.replace(source, target)
-        if target.is_relative_to(self.root):
-            self._durable[self._key(target)] = self._durable.pop(self._key(source), b"")
+        self._names.sync_directory(path, self.forgets_names)
 
     def _sync(self) -> None:
         self.syncs += 1
@@ -81,9 +83,6 @@ class Disk:
                 current_process().loop.seen["process: ended within a sync"] += 1
                 current_process().end()
 
-    def _key(self, path: Path) -> str:
-        return str(path.absolute().relative_to(self.root.absolute()))
-
     # --- between two lives ---------------------------------------------------------------------------------------
 
     def survive(self, *, power: bool) -> None:
@@ -91,40 +90,28 @@ class Disk:
         still holds the old files can touch it."""
         old, self._life = self.root, self._life + 1
         new = self._home / str(self._life)
-        shutil.copytree(old, new, ignore=shutil.ignore_patterns("*-shm"))
+        shutil.copytree(old, new, ignore=shutil.ignore_patterns("*-shm", _COPIES))
         self.root = new
+        self._names.move(new, self._life)
         self.ends_in = None
         if power:
-            self._lose_power()
+            self._names.lose_power(self._rng, self._tear)
+            self._tear_database()
 
     def wipe(self) -> None:
         """An empty disk in its place."""
         self._life += 1
         self.root = self._home / str(self._life)
         self.root.mkdir()
-        self._durable, self._names, self._log_synced_bytes = {}, {}, 0
+        self._names.wipe(self.root, self._life)
+        self._log_synced_bytes = 0
         self.clean()
 
     def clean(self) -> None:
         """Remove the folders of former lives."""
         for folder in self._home.iterdir():
-            if folder != self.root:
+            if folder.name != "attic" and folder != self.root:
                 shutil.rmtree(folder)
-
-    def _lose_power(self) -> None:
-        journal = self.root / "journal"
-        present = {path.name for path in journal.iterdir()} if journal.exists() else set()
-        kept_names = self._names.get("journal", set())
-        for name in sorted(present | kept_names):
-            path, durable = journal / name, self._durable.get(f"journal/{name}", b"")
-            if name not in present:
-                if self._rng.random() < 0.5:
-                    path.write_bytes(durable)
-            elif name not in kept_names and self._rng.random() < 0.5:
-                path.unlink()
-            else:
-                path.write_bytes(self._tear(durable, path.read_bytes()))
-        self._tear_database()
 
     def _tear(self, durable: bytes, written: bytes) -> bytes:
         if durable == written:
@@ -162,9 +149,6 @@ class SimulatedKernel(Kernel):
 
     def sync_directory(self, fd: int, path: Path) -> None:
         _disk().sync_directory(path)
-
-    def replace(self, source: Path, target: Path) -> None:
-        _disk().replace(source, target)
 
     def end_process(self, message: str) -> NoReturn:
         current_process().end()

@@ -69,9 +69,8 @@ class Nemesis:
             disk = node.machine.disk
             disk.full, disk.fails, disk.ends_in = False, False, None
             node.machine.slowness = 1.0
-            if node.process is None:
-                node.start()
-            else:
+            node.start_again()
+            if node.process is not None:
                 node.process.slowness = 1.0
                 if node.process.paused:
                     node.process.resume()
@@ -183,11 +182,7 @@ class Nemesis:
 
     def _crash(self, node: Node, *, power: bool) -> None:
         node.crash(power=power)
-        self._later(1.5, lambda: self._start(node))
-
-    def _start(self, node: Node) -> None:
-        if node.process is None:
-            node.start()
+        self._later(1.5, node.start_again)
 
     def _restart_all(self) -> None:
         power = self._rng.random() < 0.7
@@ -198,12 +193,12 @@ class Nemesis:
         """The machine goes out while something is being made durable."""
         node = self._node()
         node.machine.disk.ends_in = self._rng.randrange(4)
-        self._later(3.0, lambda: self._start(node))
+        self._later(3.0, node.start_again)
 
     def _fail_sync(self) -> None:
         node = self._node()
         node.machine.disk.fails = True
-        self._later(3.0, lambda: self._start(node))
+        self._later(3.0, node.start_again)
 
     def _pause(self) -> None:
         process = self._node().process

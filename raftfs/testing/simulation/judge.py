@@ -70,6 +70,11 @@ class Judge:
         self._last.pop(name, None)
         self.checker.restarted(name, state.applied_index)
 
+    def forget(self) -> None:
+        """Another cluster begins in the place of one in which nothing was ever applied."""
+        self.checker = Checker()
+        self._last.clear()
+
     def node_failed(self, name: str, error: BaseException) -> None:
         """No node has a reason to give up: the simulation damages nothing that it may rely on."""
         if isinstance(error, Violation):

@@ -36,6 +36,8 @@ from raftfs.testing.simulation.judge import Judge
 from raftfs.testing.simulation.loop import Process, ProcessEnded, VirtualLoop
 from raftfs.testing.simulation.network import Network, SimulatedTransport
 
+_DIES_INSTALLING = 0.5  # part of the installations of a snapshot that are broken off
+_INSTALL_SYNCS = 8
 _EPOCH_MS = 1_700_000_000_000
 
 
@@ -204,6 +206,8 @@ class Node:
             self.uuid = check_identity(config, lambda: uuid.UUID(int=rng.getrandbits(128)))
         install(root)
         if not (root / "state.db").exists():
+            for suffix in ("-wal", "-sums"):  # of one whose name was lost
+                (root / f"state.db{suffix}").unlink(missing_ok=True)
             (root / "state.db").write_bytes(_fresh_database())
         state = WatchedMachine(root / "state.db", self)
         self._close.callback(state.close)
@@ -262,6 +266,23 @@ class Node:
     def _begin_anew(self, process: Process) -> None:
         if self.process is process:
             self.crash(power=False)
+            if not self._network.calm and self.machine.rng.random() < _DIES_INSTALLING:
+                self._die_installing()
+            self.start()
+
+    def _die_installing(self) -> None:
+        """In the middle of it, or soon afterwards."""
+        loop, rng = self.machine.loop, self.machine.rng
+        loop.seen["die installing"] += 1
+        if rng.random() < 0.5:
+            self.machine.disk.ends_in = rng.randrange(_INSTALL_SYNCS)
+        else:
+            loop.call_later(rng.uniform(0.3, 1.0), lambda: self.crash(power=True))
+        loop.call_later(rng.uniform(1.0, 2.0), self.start_again)
+
+    def start_again(self) -> None:
+        """If it does not run."""
+        if self.process is None:
             self.start()
 
     def _failed(self, failed: asyncio.Future[BaseException]) -> None:

@@ -20,6 +20,7 @@ from raftfs.consensus import Configuration, MemberRecord
 from raftfs.errors import RaftfsError
 from raftfs.service.service import Service
 from raftfs.testing.invariants import Violation
+from raftfs.testing.simulation.judge import Judge
 from raftfs.testing.simulation.loop import VirtualLoop
 from raftfs.testing.simulation.network import Network
 from raftfs.testing.simulation.node import Node
@@ -28,6 +29,7 @@ _MEMBERS_MAX: Final = 6
 _NODES_MAX: Final = 9
 _CALL_S: Final = 1.0
 _SETTLE_S_MAX: Final = 30.0
+_FORM_S: Final = 5.0
 
 
 def member(name: str) -> MemberConfig:
@@ -46,6 +48,7 @@ class Operator:
     ) -> None:  # fmt: skip
         self._loop, self._nodes, self._network, self._rng, self._trace = loop, nodes, network, rng, trace
         self._make = make
+        self._founders = list(nodes)
         kinds = {self._add: 3.0, self._remove: 2.0, self._empty: 1.5, self._end_removed: 0.5}
         self._kinds = [kind for kind in kinds if not only or kind.__name__.strip("_") in only]
         self._weights = [kinds[kind] * rng.choice((1.0, 1.0, 4.0)) for kind in self._kinds]
@@ -56,13 +59,36 @@ class Operator:
 
     async def formed(self) -> None:
         """Wait until every node has data: one without never votes again once another one has."""
-        ends_s = self._loop.now_s + _SETTLE_S_MAX
-        while not all(node.up and node.consensus._engine.configuration_index for node in self._nodes.values()):
+        if not await self._has_data(_SETTLE_S_MAX):
+            raise Violation("liveness", f"no cluster was formed within {_SETTLE_S_MAX:g} s")
+
+    async def _has_data(self, longest_s: float) -> bool:
+        """Whether each of those with which the cluster begins comes to have data."""
+        ends_s = self._loop.now_s + longest_s
+        while not all(
+            self._nodes[name].up and self._nodes[name].consensus._engine.configuration_index for name in self._founders
+        ):
             if self._loop.now_s > ends_s:
-                raise Violation("liveness", f"no cluster was formed within {_SETTLE_S_MAX:g} s")
+                return False
             await asyncio.sleep(0.05)
+        return True
+
+    async def form_at_last(self, judge: Judge) -> None:
+        """With all well, but not before: a member that died before it had heard all the others without data never votes
+        if one of them has data by then. If so many of them did that nobody could be elected, there is nothing yet, and
+        the operator begins anew with empty disks."""
+        if self.settled() is not None or await self._has_data(_FORM_S) or judge.checker.applied:
+            return
+        self._trace("begin anew")
+        judge.forget()
+        for node in self._nodes.values():
+            node.wipe()
+        for node in self._nodes.values():
+            node.start()
+        await self.formed()
 
     async def run(self) -> None:
+        await self._has_data(_SETTLE_S_MAX)
         while True:
             await asyncio.sleep(self._rng.expovariate(1 / self._period_s))
             if self.emptied is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 from raftfs.consensus import messages as m
@@ -248,6 +249,11 @@ class LeavesAtOnce(Roster):
             self.on_change()
 
 
+def _in_data_directory(path: Path) -> bool:
+    """Its own names: journal, node.json, founder, state.db."""
+    return len(path.parts) == 1
+
+
 @dataclass(frozen=True)
 class Planted:
     """``within``: so many seeds, from 0 on, are enough to find it."""
@@ -293,10 +299,11 @@ PLANTS: Final[dict[str, Planted]] = {
     ),
     "reads without confirmation": Planted(Plant(Parts(barriers=ReadsUnconfirmed), harm=("depose",)), 300),
     "reads at once in a new term": Planted(Plant(Parts(barriers=ReadsAtOnce), harm=("depose",)), 300),
-    "answers of another entry": Planted(Plant(Parts(proposals=AnswersForOthers), harm=("isolate", "partition")), 200),
+    "answers of another entry": Planted(Plant(Parts(proposals=AnswersForOthers), harm=("depose",)), 300),
     "unknown called not applied": Planted(Plant(Parts(proposals=SaysNotApplied)), 200),
     "votes are forgotten": Planted(Plant(forgets="term"), 150),
     "journal is not synced": Planted(Plant(forgets=".segment"), 50),
+    "names are not synced": Planted(Plant(forgets_names=_in_data_directory), 50),
     "members: names are trusted": Planted(
         Plant(roster=TrustsNames, changes=("empty",), harm=("come_as_a_stranger", "isolate", "depose")), 50
     ),

@@ -27,6 +27,7 @@ from raftfs.testing.simulation.disk import SimulatedJournal, SimulatedKernel
 from raftfs.testing.simulation.faults import Nemesis
 from raftfs.testing.simulation.judge import Judge
 from raftfs.testing.simulation.loop import VirtualLoop
+from raftfs.testing.simulation.names import ForgetsNames
 from raftfs.testing.simulation.network import Network
 from raftfs.testing.simulation.node import Flows, Machine, Node
 from raftfs.testing.simulation.operator import Operator, member
@@ -36,6 +37,7 @@ _SAFETY_S: Final = (1.5, 3.5)
 _LONGER: Final = 2.0  # a change of the members takes longer than other things
 _BACKFILL_S: Final = 0.2  # nobody comes to vote before it was looked for chunks
 _LIVE_S_MAX: Final = 20.0
+_EARLY: Final = 0.25  # part of the seeds in which the faults begin before the cluster is formed
 _CHANGES: Final = 0.25  # part of the seeds in which members come and go
 _RESTS: Final = 0.4  # part of the seeds that try what a cluster at rest has to bear
 _TIMES: Final = RaftTimes(heartbeat_ms=100, election_timeout_ms_min=300, election_timeout_ms_max=1000)
@@ -78,13 +80,15 @@ class SimulationFailed(AssertionError):
 @dataclass(frozen=True)
 class Plant:
     """A fault in the product, planted to see that it is found. ``forgets``: syncs of files with this suffix do
-    nothing. ``keys``: whether clients send idempotency keys. ``harm``: the kinds of faults that bring it out, if it
-    needs few of many (methods of ``Nemesis``). ``trial``: what each seed tries at rest (a method of ``Rest``).
-    ``slow``: how slow disks may be, as factors; ``append_bytes``: of entries in one message. ``changes``: the kinds of
-    changes of the members (methods of ``Operator``), if it needs any; ``roster``: what looks at identities."""
+    nothing; ``forgets_names``: such names are not made durable. ``keys``: whether clients send idempotency keys.
+    ``harm``: the kinds of faults that bring it out, if it needs few of many (methods of ``Nemesis``). ``trial``: what
+    each seed tries at rest (a method of ``Rest``). ``slow``: how slow disks may be, as factors; ``append_bytes``: of
+    entries in one message. ``changes``: the kinds of changes of the members (methods of ``Operator``), if it needs any;
+    ``roster``: what looks at identities."""
 
     parts: Parts = field(default_factory=Parts)
     forgets: str | None = None
+    forgets_names: ForgetsNames = lambda _path: False
     keys: bool = True
     harm: tuple[str, ...] = ()
     trial: str | None = None
@@ -113,6 +117,7 @@ class Simulation:
         changes = plant is None and self._rng_of_changes.random() < _CHANGES
         self._changes = changes or bool(self._plant.changes)
         self._operator: Operator | None = None
+        self._early = plant is None and random.Random(f"raftfs formation {seed}").random() < _EARLY
         self._out = trace
         self._hash = hashlib.blake2b(digest_size=16)
         self._loop: VirtualLoop
@@ -166,7 +171,7 @@ class Simulation:
 
         def make(name: str, members: list[MemberConfig], rng: random.Random) -> Node:
             machine = Machine(loop, root / name, rng)
-            machine.disk.forgets = self._plant.forgets
+            machine.disk.forgets, machine.disk.forgets_names = self._plant.forgets, self._plant.forgets_names
             config = NodeConfig(
                 id=name,
                 cluster_id="simulated",
@@ -216,10 +221,14 @@ class Simulation:
         for node in self._nodes.values():
             node.start()
         running = [asyncio.ensure_future(client.run()) for client in self._clients]
-        await asyncio.sleep(0.5)
+        if self._early:
+            self._loop.seen["formation among faults"] += 1
+        else:
+            await asyncio.sleep(0.5)
+            if self._operator is not None:
+                await self._operator.formed()
         doing = [self._nemesis.run]
         if self._operator is not None:
-            await self._operator.formed()
             doing.append(self._operator.run)
         harm = [asyncio.ensure_future(one()) for one in doing]
         await asyncio.sleep(self._safety_s)
@@ -229,6 +238,9 @@ class Simulation:
             if isinstance(outcome, Exception):
                 raise outcome
         self._trace("faults end")
+        if self._early and self._operator is not None:
+            self._nemesis.heal()
+            await self._operator.form_at_last(self._judge)
         await self._become_live()
         for client in self._clients:
             client.stopped = True
