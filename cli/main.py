@@ -10,6 +10,7 @@ import typer
 
 import raftfs
 from raftfs_cli import (
+    backup,
     certs,
     check,
     cluster,
@@ -39,6 +40,7 @@ app.add_typer(server.node_app, name="node")
 app.add_typer(server.frontend_app, name="frontend")
 app.add_typer(cluster.app, name="cluster")
 app.add_typer(certs.app, name="certs")
+app.add_typer(backup.app, name="backup")
 app.command()(fsck.fsck)
 transfer.register(app)
 files.register(app)

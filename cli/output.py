@@ -60,6 +60,11 @@ def say(line: str) -> None:
         print(printable(line), file=sys.stderr, flush=True)
 
 
+def say_json(value: Any) -> None:
+    """One JSON document on standard error, where standard output carries a file."""
+    say(json.dumps(value, ensure_ascii=True))
+
+
 def printable(text: str, kept: str = "\n\t") -> str:
     """Names from outside must not steer the terminal, nor, where each line is one result, break lines."""
     return "".join(

@@ -158,6 +158,17 @@ CLIENT_TRANSFERS_AT_ONCE_MAX: Final = 64
 CLIENT_BLOCK_BYTES: Final = 1024 * 1024  # piece in which bodies are read from and written to local files
 CLIENT_ANSWER_BYTES_MAX: Final = 128 * 1024 * 1024  # JSON answers; a full page with full metadata fits
 
+# Backups.
+BACKUP_BUNDLED_BYTES_MAX: Final = 32 * 1024  # chunks up to this share an object; the others are one each
+BACKUP_BUNDLE_BYTES: Final = CHUNK_BYTES
+BACKUP_CHUNKS_AT_ONCE_DEFAULT: Final = 4
+BACKUP_BUNDLES_HELD_MAX: Final = 8  # in memory, by a restore that reads small files from them
+BACKUP_OBJECT_BYTES_MAX: Final = 64 * 1024 * 1024
+BACKUP_LINES_MAX: Final = 20  # of what stands in the way of a restore
+MANIFEST_LINE_BYTES_MAX: Final = 1024 * 1024
+MANIFEST_LINE_CHUNKS_MAX: Final = 1000
+MANIFEST_TAIL_BYTES_MAX: Final = 1024
+
 # The state database of a node.
 STATE_WRITER_CACHE_BYTES: Final = 32 * 1024 * 1024
 STATE_READER_CACHE_BYTES: Final = 8 * 1024 * 1024

@@ -49,6 +49,25 @@ class EntryList(_Answer):
     revision: int
 
 
+class ExportEntry(Entry):
+    """An entry with what it consists of. ``chunks``: (BLAKE3 digest in hexadecimal, length) of each, from byte
+    ``offset`` on; the rest comes first on the next page if ``more``. A small file is one chunk; ``data`` are its bytes
+    (base64), if they were asked for."""
+
+    offset: int = 0
+    more: bool = False
+    chunks: list[tuple[str, int]] = Field(default_factory=list)
+    data: str | None = None
+
+
+class ExportPage(_Answer):
+    """One page of a path and all below it, the path itself first. As ``EntryList``."""
+
+    entries: list[ExportEntry]
+    next: str | None
+    revision: int
+
+
 class LeaderRef(_Answer):
     id: str
     url: str

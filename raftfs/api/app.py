@@ -50,6 +50,8 @@ class NodeApp:
             ("files", "HEAD"): reading.head_file,
             ("dirs", "GET"): reading.get_directory,
             ("dirs", "HEAD"): reading.head_directory,
+            ("export", "GET"): reading.get_export,
+            ("export", "HEAD"): reading.get_export,
         }
         self._writes = {
             ("files", "PUT"): writes.put_file,

@@ -5,23 +5,26 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from aiohttp import web
 from multidict import CIMultiDict
 
+from raftfs import paths
 from raftfs.api.conditions import check_read, range_applies
 from raftfs.api.fields import entry, stat_headers
-from raftfs.api.options import READ_QUERY, read_options
+from raftfs.api.options import READ_QUERY, REVISION_MAX, read_options
 from raftfs.api.ranges import parse_range
 from raftfs.errors import DeadlineExceeded, NotADirectory, RangeNotSatisfiable, Unavailable
 from raftfs.http import Call, names, problem_response
 from raftfs.limits import BODY_IDLE_S_MAX, PAGE_ENTRIES_DEFAULT, PAGE_ENTRIES_MAX, WRITE_SLICE_BYTES
 from raftfs.service import Files, OpenFile, ReadInfo
+from raftfs.state import Exported
 from raftfs.state.commands import Stat
 
 LIST_QUERY: Final = (*READ_QUERY, "limit", "cursor", "recursive", "glob")
+EXPORT_QUERY: Final = (*READ_QUERY, "path", "limit", "cursor", "data_since")
 _AT_ONCE_BYTES_MAX: Final = 64 * 1024  # up to this an answer is put together first and sent in one piece
 _encode = msgspec.json.Encoder().encode
 
@@ -85,6 +88,31 @@ class Reading:
         headers: CIMultiDict[str] = CIMultiDict()
         _add_info(headers, info)
         return web.Response(body=body, headers=headers, content_type="application/json")
+
+    async def get_export(self, call: Call) -> web.StreamResponse:
+        query = call.query(EXPORT_QUERY)
+        page, info = await self._files.export(
+            query.text("path") or paths.ROOT,
+            read_options(call, query),
+            limit=query.integer("limit", 1, PAGE_ENTRIES_MAX) or PAGE_ENTRIES_MAX,
+            cursor=query.text("cursor"),
+            since=query.integer("data_since", 0, REVISION_MAX),
+        )
+        body = _encode(
+            {"entries": [_exported(one) for one in page.entries], "next": page.next, "revision": page.revision}
+        )
+        headers: CIMultiDict[str] = CIMultiDict()
+        _add_info(headers, info)
+        return web.Response(body=body, headers=headers, content_type="application/json")
+
+
+def _exported(one: Exported) -> dict[str, Any]:
+    """An entry with its chunks: digests in hexadecimal, ``data`` in base64."""
+    shown = entry(one.stat)
+    if not one.stat.is_directory:
+        shown |= {"offset": one.offset, "more": one.more, "data": one.data}  # bytes are encoded as base64
+        shown["chunks"] = [(chunk.digest.hex(), chunk.length) for chunk in one.chunks]
+    return shown
 
 
 def _directory_head(stat: Stat, info: ReadInfo) -> web.Response:

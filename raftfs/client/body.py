@@ -18,8 +18,6 @@ from raftfs.errors import InvalidRequest
 from raftfs.limits import BUFFERED_BODY_BYTES_MAX, CLIENT_BLOCK_BYTES
 
 Bytes: TypeAlias = bytes | bytearray | memoryview
-Source: TypeAlias = Bytes | IO[bytes] | Iterable[bytes] | AsyncIterable[bytes]
-"""What ``write`` takes: bytes, an open binary file, or an iterable of bytes, plain or asynchronous."""
 
 _END = object()  # what an iterator gives at its end; None would hide a faulty producer
 
@@ -37,6 +35,10 @@ class Body(ABC):
     @abstractmethod
     def chunks(self) -> AsyncIterator[bytes]:
         """The body from its first byte. At most one such iterator is in use at a time."""
+
+
+Source: TypeAlias = Bytes | IO[bytes] | Iterable[bytes] | AsyncIterable[bytes] | Body
+"""What ``write`` takes: bytes, an open binary file, an iterable of bytes, plain or asynchronous, or a ``Body``."""
 
 
 class BytesBody(Body):
@@ -138,6 +140,8 @@ class StreamBody(Body):
 def make_body(data: Source) -> Body:
     """Choose the body for what the caller passed. Raises TypeError for text and for what is not bytes at all."""
     source: object = data
+    if isinstance(source, Body):
+        return source
     if isinstance(source, (bytes, bytearray, memoryview)):
         return BytesBody(source)
     if isinstance(source, AsyncIterable):

@@ -22,8 +22,9 @@ from raftfs.client.aiofile import (
     check_mode,
 )
 from raftfs.client.body import Body, Source, make_body
-from raftfs.client.cluster import ClusterCalls, posted
+from raftfs.client.cluster import posted
 from raftfs.client.download import Download, Pinned, check_slice, deadline, open_download, pin_head
+from raftfs.client.exports import ExportCalls
 from raftfs.client.options import Options, StrPath, make_options
 from raftfs.client.transport import Moved, Request, Transport, read_answer
 from raftfs.errors import AlreadyExists, IsADirectory, NotADirectory, NotFound, PreconditionFailed
@@ -36,7 +37,7 @@ _WRITTEN = frozenset({200, 201})
 _EMPTY = frozenset({204})
 
 
-class AsyncCalls(ClusterCalls):
+class AsyncCalls(ExportCalls):
     """The calls of ``AsyncClient`` except those that touch local files."""
 
     def __init__(

@@ -22,7 +22,7 @@ class FrontendApp:
         if call.write:
             return await self._forwarder.write(call)
         match call.route:
-            case "files" | "dirs":
+            case "files" | "dirs" | "export":
                 return await self._forwarder.read(call)
             case "livez":
                 return health_response(call, [("process", True, "the process answers")])

@@ -23,6 +23,7 @@ _ABSOLUTE: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")
 _BAD_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _MEMBER: Final = re.compile(r"/v1/cluster/members/([^/]+)(/replace)?")
 _EXACT: Final = {
+    "/v1/export": "export",
     "/v1/rename": "rename",
     "/v1/copy": "copy",
     "/v1/cluster": "cluster",
@@ -78,8 +79,8 @@ class Call:
         elif (exact := _EXACT.get(path)) is not None:
             self.route = exact
         else:
-            raise NoSuchRoute(f"there is no route {path!r}; the API is under /v1/files, /v1/dirs, /v1/cluster, "
-                              "/v1/rename and /v1/copy")  # fmt: skip
+            raise NoSuchRoute(f"there is no route {path!r}; the API is under /v1/files, /v1/dirs, /v1/export, "
+                              "/v1/cluster, /v1/rename and /v1/copy")  # fmt: skip
         allowed = names.METHODS[self.route]
         if self.method not in allowed:
             raise MethodNotAllowed(f"{self.method} is not answered here; allowed: {', '.join(allowed)}")

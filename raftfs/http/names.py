@@ -50,6 +50,7 @@ ONCE: Final = ("Idempotency-Key", "If-Match", "If-None-Match", "If-Range", "If-M
 METHODS: Final[dict[str, tuple[str, ...]]] = {
     "files": ("GET", "HEAD", "PUT", "PATCH", "DELETE"),
     "dirs": ("GET", "HEAD", "PUT", "DELETE"),
+    "export": ("GET", "HEAD"),
     "rename": ("POST",),
     "copy": ("POST",),
     "cluster": ("GET", "HEAD"),

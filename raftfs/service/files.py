@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import TypeVar
 
 from raftfs import limits
 from raftfs.errors import DeadlineExceeded, NotFound, TooLarge
@@ -16,7 +17,7 @@ from raftfs.service.reads import Freshness, OpenFile, ReadMemory
 from raftfs.service.replicas import Replicas
 from raftfs.service.uploads import Uploads
 from raftfs.service.workers import ReaderThread
-from raftfs.state import Reader, cursor_revision
+from raftfs.state import ExportPage, Reader, cursor_revision
 from raftfs.state.commands import (
     Code,
     Command,
@@ -30,6 +31,8 @@ from raftfs.state.commands import (
     SetMetadata,
     Stat,
 )
+
+T = TypeVar("T")
 
 CONTENT_TYPE_DEFAULT = "application/octet-stream"
 
@@ -76,18 +79,35 @@ class Files:
     ) -> tuple[Page, ReadInfo]:
         """One page of what is in the directory. Raises NotFound, NotADirectory, InvalidRequest, DeadlineExceeded."""
         path = normalize(path)
+        return await self._page(
+            path, read, cursor,
+            lambda reader: reader.list(
+                path, limit=limit, cursor=cursor, recursive=recursive, glob=glob, revision=read.revision
+            ),
+        )  # fmt: skip
+
+    async def export(
+        self, path: str, read: ReadOptions, *, limit: int, cursor: str | None, since: int | None
+    ) -> tuple[ExportPage, ReadInfo]:
+        """One page of a path and all below it with the chunks of files, as ``Reader.export``. Raises as list."""
+        path = normalize(path)
+        return await self._page(
+            path, read, cursor,
+            lambda reader: reader.export(path, limit=limit, cursor=cursor, revision=read.revision, since=since),
+        )  # fmt: skip
+
+    async def _page(
+        self, path: str, read: ReadOptions, cursor: str | None, get: Callable[[Reader], T]
+    ) -> tuple[T, ReadInfo]:
         # A cursor asks for the revision of its first page, which this node may not have reached.
         shown = read if cursor is None else dataclasses.replace(read, revision=cursor_revision(cursor))
         ends_s = asyncio.get_running_loop().time() + self._freshness.timeout_s(read)
         age_ms = await self._freshness.reach(read)
 
-        def work(reader: Reader) -> tuple[Page, ReadInfo]:
+        def work(reader: Reader) -> tuple[T, ReadInfo]:
             with reader.snapshot():
                 info = self._freshness.info(reader, shown, age_ms)
-                page = reader.list(
-                    path, limit=limit, cursor=cursor, recursive=recursive, glob=glob, revision=read.revision
-                )
-                return page, info
+                return get(reader), info
 
         try:
             async with asyncio.timeout_at(ends_s):

@@ -34,6 +34,7 @@ from raftfs.state.commands import (
     encode,
 )
 from raftfs.state.copies import check_copy, check_state, copy_database
+from raftfs.state.export import Exported, ExportPage
 from raftfs.state.holders import Holder
 from raftfs.state.listing import cursor_revision
 from raftfs.state.machine import StateMachine
@@ -49,6 +50,8 @@ __all__ = [
     "CommitFile",
     "Copy",
     "Envelope",
+    "ExportPage",
+    "Exported",
     "FileVersion",
     "Holder",
     "MakeDirectory",

@@ -14,6 +14,7 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import msgspec
 from blake3 import blake3
@@ -24,6 +25,8 @@ from raftfs.state import namespace
 from raftfs.state.commands import Page, Stat
 from raftfs.state.glob import Glob
 from raftfs.state.namespace import Version
+
+Place = TypeVar("Place", bound=msgspec.Struct)
 
 _FETCH_MIN = 16
 _FETCH_MAX = 512
@@ -53,26 +56,32 @@ class Query:
         return blake3(msgspec.msgpack.encode([self.path, self.recursive, self.glob])).digest(8)
 
 
-def encode_cursor(query: Query, revision: int, last: list[str]) -> str:
-    return urlsafe_b64encode(msgspec.msgpack.encode(_Cursor(query.digest(), revision, last))).decode().rstrip("=")
+def to_text(place: msgspec.Struct) -> str:
+    """A place in a list as a cursor."""
+    return urlsafe_b64encode(msgspec.msgpack.encode(place)).decode().rstrip("=")
 
 
-def _decode(text: str) -> _Cursor:
+def from_text(text: str, decoder: msgspec.msgpack.Decoder[Place]) -> Place:
+    """The place that a cursor names. Raises InvalidRequest if it is damaged."""
     try:
         padded = text.encode("ascii") + b"=" * (-len(text) % 4)
-        return _cursor_decoder.decode(urlsafe_b64decode(padded))
+        return decoder.decode(urlsafe_b64decode(padded))
     except (UnicodeEncodeError, binascii.Error, msgspec.MsgspecError, ValueError):
         raise InvalidRequest("the cursor is damaged: pass on `next` of the page before as it came") from None
 
 
+def encode_cursor(query: Query, revision: int, last: list[str]) -> str:
+    return to_text(_Cursor(query.digest(), revision, last))
+
+
 def cursor_revision(text: str) -> int:
-    """The revision that all pages of a cursor's list show. Raises InvalidRequest if it is damaged."""
-    return _decode(text).revision
+    """The revision that all pages of a cursor's list (or export) show. Raises InvalidRequest if it is damaged."""
+    return from_text(text, _cursor_decoder).revision
 
 
 def decode_cursor(query: Query, text: str) -> tuple[int, list[str]]:
     """Revision and last names of a cursor. Raises InvalidRequest unless it came from a page of the same list."""
-    cursor = _decode(text)
+    cursor = from_text(text, _cursor_decoder)
     depth_fits = len(cursor.last) == 1 or (cursor.last and query.recursive)
     if cursor.query != query.digest() or not depth_fits:
         raise InvalidRequest("the cursor belongs to another list: path, recursive and glob must stay the same")

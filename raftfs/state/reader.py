@@ -13,8 +13,9 @@ from raftfs import limits
 from raftfs.errors import InvalidRequest, IsADirectory, NotADirectory, NotFound
 from raftfs.state import namespace
 from raftfs.state.commands import ChunkRef, FileVersion, Page, Result, Stat, UploadState
+from raftfs.state.export import Export, ExportPage
 from raftfs.state.holders import Holder, find_holders
-from raftfs.state.listing import Query, Walk, decode_cursor, read_page
+from raftfs.state.listing import Query, Walk, cursor_revision, decode_cursor, read_page
 from raftfs.state.schema import Applied, load_configuration, open_reader, translate
 from raftfs.state.sessions import load_outcome
 from raftfs.state.uploads import load_upload
@@ -129,6 +130,29 @@ class Reader:
             if not found.is_directory:
                 raise NotADirectory(f"{path} is a file")
             return read_page(Walk(self._db, query, at), query, found.inode, last, limit, shown)
+
+    def export(
+        self, path: str, *, limit: int, cursor: str | None = None, revision: int | None = None, since: int | None = None
+    ) -> ExportPage:
+        """One page of a path and all below it, with the chunks of files; see ``export``. All pages show the revision of
+        the first. ``since``: with the bytes of small files that changed after that revision.
+
+        Raises NotFound, InvalidRequest (limit, cursor or revision).
+        """
+        if not 1 <= limit <= limits.PAGE_ENTRIES_MAX:
+            raise InvalidRequest(f"limit is {limit}, must be from 1 to {limits.PAGE_ENTRIES_MAX}")
+        if cursor is not None:
+            pinned = cursor_revision(cursor)
+            if revision not in (None, pinned):
+                raise InvalidRequest(f"the cursor shows revision {pinned}, not {revision}")
+            revision = pinned
+        with self._snapshot:
+            at = self._pinned(revision)
+            found = namespace.find(self._db, path, at)
+            if found is None:
+                raise NotFound(f"nothing is at {path}")
+            shown = self._current() if revision is None else revision
+            return Export(path, at, shown, since).read(self._db, found, cursor, limit)
 
     def outcome(self, key: str) -> tuple[bytes, Result] | None:
         """Fingerprint and result remembered for an idempotency key; None if there is none (any more)."""
