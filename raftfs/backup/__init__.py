@@ -11,7 +11,7 @@ from pathlib import Path
 
 from raftfs.backup.create import Created, create, create_tar, create_tar_file
 from raftfs.backup.manifest import Info
-from raftfs.backup.restore import Restored, restore, restore_paths
+from raftfs.backup.restore import Existing, Restored, restore, restore_paths
 from raftfs.backup.retention import Policy, Pruned, list_backups, prune
 from raftfs.backup.store import BackupDirectory, Source
 from raftfs.backup.tar import TarSource
@@ -19,6 +19,7 @@ from raftfs.backup.verify import Finding, Report, verify
 
 __all__ = [
     "Created",
+    "Existing",
     "Finding",
     "Info",
     "Policy",

@@ -167,6 +167,8 @@ class Reader:
         first = self._next()
         if not isinstance(first, Head):
             raise self._wrong("does not begin with a backup's head")
+        if first.format < 1:
+            raise self._wrong("has a format that cannot be")
         if first.format > FORMAT:
             raise DataTooNew(
                 f"backup {name} has format {first.format}, this raftfs understands up to {FORMAT}: install a newer one"

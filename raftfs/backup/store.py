@@ -41,6 +41,8 @@ class Mark(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Source(Protocol):
     """Where backups are read from: a directory, or a tar file."""
 
+    mark: Mark
+
     def names(self) -> list[str]:
         """Names of the finished backups, oldest first."""
 
@@ -87,7 +89,7 @@ def parse_mark(data: bytes, where: str) -> Mark:
         raise CorruptData(f"{where} is damaged: {error}") from None
     if mark.raftfs_backups > FORMAT:
         raise DataTooNew(f"{where} has format {mark.raftfs_backups}, this raftfs understands up to {FORMAT}")
-    if mark.encode() != data:
+    if mark.raftfs_backups < 1 or mark.encode() != data:
         raise CorruptData(f"{where} is damaged")
     return mark
 
@@ -175,12 +177,11 @@ class BackupDirectory:
         path = self.path / object_name(digest)
         try:
             with path.open("rb") as file:
-                data = file.read(limits.BACKUP_OBJECT_BYTES_MAX + 1)
+                if os.fstat(file.fileno()).st_size > limits.BACKUP_OBJECT_BYTES_MAX:
+                    raise CorruptData(f"{path} is longer than an object can be")
+                return file.read()
         except FileNotFoundError:
             raise NotFound(f"{path} is missing") from None
-        if len(data) > limits.BACKUP_OBJECT_BYTES_MAX:
-            raise CorruptData(f"{path} is longer than an object can be")
-        return data
 
     def has_object(self, digest: str, length: int | None = None) -> bool:
         """Whether it is there, with that length. Its bytes are not looked at: that is what verifying is for."""

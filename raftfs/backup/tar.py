@@ -164,7 +164,7 @@ class TarSource:
         self._check_end(at, length)
         start, size = self._find(MARKER)
         self._file.seek(start)
-        parse_mark(self._file.read(min(size, _COPY_BYTES)), f"{self.path}: {MARKER}")
+        self.mark = parse_mark(self._file.read(min(size, _COPY_BYTES)), f"{self.path}: {MARKER}")
 
     def _parse(self, head: bytes, at: int) -> tuple[str, int]:
         try:

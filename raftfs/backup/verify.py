@@ -11,7 +11,7 @@ from blake3 import blake3
 from raftfs.backup import manifest
 from raftfs.backup.manifest import Info, More
 from raftfs.backup.scratch import References
-from raftfs.backup.store import Source, object_name
+from raftfs.backup.store import MARKER, Source, object_name
 from raftfs.errors import CorruptData, NotFound
 
 
@@ -64,6 +64,10 @@ def _manifest(source: Source, name: str, references: References, report: Report)
     try:
         with source.open_manifest(name) as file:
             reader = manifest.Reader(file, name)
+            if reader.head.cluster_id != source.mark.cluster_id:
+                raise CorruptData(
+                    f"it is of cluster {reader.head.cluster_id}, and {MARKER} says {source.mark.cluster_id}"
+                )
             path = ""
             for line in reader.lines():
                 if isinstance(line, manifest.Directory):

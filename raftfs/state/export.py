@@ -64,21 +64,23 @@ class ExportPage:
 @dataclass(frozen=True, slots=True)
 class Export:
     """What is exported: ``path`` and all below it, as it was ``at`` a revision (None: now), which is ``shown``. With
-    the bytes of small files whose last change came after revision ``since`` (None: without)."""
+    the bytes of small files whose last change came after revision ``since`` (None: without). A page ends at about
+    ``page_bytes`` of its encoding."""
 
     path: str
     at: int | None
     shown: int
     since: int | None
+    page_bytes: int = limits.PAGE_BYTES_MAX
 
     def read(self, db: sqlite3.Connection, top: Version, cursor: str | None, limit: int) -> ExportPage:
         """One page. Raises InvalidRequest if the cursor does not belong here."""
         entries: list[Exported] = []
         size, last = 0, list[str]()
         for names, version, offset in self._from(db, top, None if cursor is None else self._place(cursor)):
-            if len(entries) >= limit or size >= limits.PAGE_BYTES_MAX:
+            if len(entries) >= limit or size >= self.page_bytes:
                 return ExportPage(entries, self._cursor(last, 0), self.shown)
-            room = max(1, (limits.PAGE_BYTES_MAX - size) // _CHUNK_REF_BYTES)
+            room = max(1, (self.page_bytes - size) // _CHUNK_REF_BYTES)
             entry = self._entry(db, names, version, offset, room)
             entries.append(entry)
             size += _ENTRY_BYTES + len(entry.stat.path) + len(version.metadata or b"")
@@ -131,6 +133,7 @@ class Export:
 
     def _place(self, text: str) -> _Place:
         place = from_text(text, _decoder)
-        if place.query != self._digest() or place.revision != self.shown or place.offset < 0:
+        ours = place.query == self._digest() and place.revision == self.shown
+        if not ours or not 0 <= place.offset <= limits.FILE_BYTES_MAX:
             raise InvalidRequest("the cursor belongs to another export: path and revision must stay the same")
         return place
