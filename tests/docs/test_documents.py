@@ -14,7 +14,9 @@ ROOT = Path(__file__).parents[2]
 START = "raftfs dev up --nodes 3 --port 7400 --detach"
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/python-api.md", "docs/http-api.md", "docs/cli.md"])
+@pytest.mark.parametrize(
+    "name", ["README.md", "docs/python-api.md", "docs/http-api.md", "docs/cli.md", "docs/backup.md"]
+)
 def test_page_that_begins_with_a_running_cluster(name: str, examples: Callable[..., Any]) -> None:
     reader = examples(".raftfs-dev")
     reader.command(START, "...", name)

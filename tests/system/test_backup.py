@@ -88,8 +88,8 @@ def whole(source: Path) -> None:
 class Writers:
     """Clients that write without a pause until they are stopped, and keep some things equal at every revision.
 
-    ``/pair/x/0`` and ``/pair/x/1`` always have the same bytes: both are written aside, and the directory is renamed over
-    the old one. Counters only grow. Some directories are renamed to and fro with all that is in them.
+    ``/pair/x/0`` and ``/pair/x/1`` always have the same bytes: both are written aside, and the directory is renamed
+    over the old one. Counters only grow. Some directories are renamed to and fro with all that is in them.
     """
 
     def __init__(self, cluster: LocalCluster) -> None:
@@ -334,8 +334,8 @@ def test_paths_come_back_while_others_write(tmp_path: Path) -> None:
 
 
 def test_memory_does_not_grow_with_the_number_of_files(tmp_path: Path) -> None:
-    """Peak memory of ``create`` and ``verify`` for few and for many files; what differs must be far less than the files'
-    own metadata would take."""
+    """Peak memory of ``create`` and ``verify`` for few and for many files; what differs must be far less than the
+    files' own metadata would take."""
     peaks = {}
     with running() as cluster, closing(cluster.client()) as client:
         client.write("/t/0/seed", b"a small file", metadata={"note": "x" * 1000}, parents=True)
