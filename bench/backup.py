@@ -64,8 +64,8 @@ def _round(dir: Path, number: int, figures: dict[str, list[float]]) -> None:
 
     out = dir / f"out-{number}"
     out.mkdir()
-    measure("cp and sync", lambda: (_run("cp", "-r", dir / "tree", out / "copy"), os.sync()))
-    measure("tar and sync", lambda: (_run("tar", "-C", dir, "-cf", out / "tree.tar", "tree"), os.sync()))
+    measure("cp and sync", lambda: _synced("cp", "-r", dir / "tree", out / "copy"))
+    measure("tar and sync", lambda: _synced("tar", "-C", dir, "-cf", out / "tree.tar", "tree"))
     with LocalCluster(nodes=3, dir=dir / f"one-{number}") as cluster:
         _raftfs(cluster, "put", "-q", "-r", dir / "tree", "/tree")
         measure("create", lambda: _raftfs(cluster, "backup", "create", out / "backups"))
@@ -87,6 +87,11 @@ def _stream(cluster: LocalCluster, target: Path) -> None:
     with target.open("wb") as file:
         environment = {**os.environ, "RAFTFS_ENDPOINTS": cluster.url}
         subprocess.run(words, stdout=file, stderr=subprocess.DEVNULL, env=environment, check=True)
+
+
+def _synced(*words: object) -> None:
+    _run(*words)
+    os.sync()
 
 
 def _run(*words: object, env: dict[str, str] | None = None) -> None:

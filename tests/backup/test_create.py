@@ -30,7 +30,7 @@ class Interfered(AsyncClient):
     meddle: Callable[[str, bytes], Awaitable[bytes]] | None = None
     reads = 0
 
-    async def read(self, path: str, **options: object) -> bytes:  # type: ignore[override]
+    async def read(self, path: str, **options: object) -> bytes:
         data = await super().read(path, **options)  # type: ignore[arg-type]
         self.reads += 1
         return data if self.meddle is None else await self.meddle(path, data)
@@ -199,7 +199,7 @@ async def test_two_do_not_work_in_one_directory(tmp_path: Path, client: AsyncCli
 
 async def test_pages_of_two_revisions_are_refused(tmp_path: Path, client: AsyncClient) -> None:
     class Confused(AsyncClient):
-        async def export_page(self, *arguments: object, **options: object) -> ExportPage:  # type: ignore[override]
+        async def export_page(self, *arguments: object, **options: object) -> ExportPage:
             page = await super().export_page(*arguments, **options)  # type: ignore[arg-type]
             page.next = "more" if options.get("cursor") is None else None
             page.revision += len(page.next or "")

@@ -73,7 +73,7 @@ async def test_an_interrupted_restore_goes_on(saved: Path, client: AsyncClient, 
     class Failing(AsyncClient):
         writes = 0
 
-        async def write(self, path: str, data: object, **options: object):  # type: ignore[no-untyped-def, override]
+        async def write(self, path: str, data: object, **options: object):  # type: ignore[no-untyped-def]
             self.writes += 1
             if self.writes > 3:
                 raise errors.Unavailable("gone")
@@ -106,7 +106,7 @@ async def test_damage_is_never_restored(saved: Path, other: AsyncClient) -> None
 
 async def test_somebody_else_writes_during_a_restore(saved: Path, other: AsyncClient) -> None:
     class Raced(AsyncClient):
-        async def write(self, path: str, data: object, **options: object):  # type: ignore[no-untyped-def, override]
+        async def write(self, path: str, data: object, **options: object):  # type: ignore[no-untyped-def]
             if path == "/large":
                 await other.write(path, b"theirs")
             return await super().write(path, data, **options)  # type: ignore[arg-type]
