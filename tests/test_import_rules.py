@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("api", "chunks", "client", "consensus", "frontend", "http", "service", "state", "testing")
+PACKAGES = ("api", "backup", "chunks", "client", "consensus", "frontend", "http", "service", "state", "testing")
 SERVICE = ("service/datadir", "service/node", "service/recovery")
 MODULES = (
     "certificates",
@@ -42,6 +42,7 @@ FORBIDDEN = [
     ("raftfs/state/x.py", "from raftfs.models import Entry", "state-is-pure"),
     ("raftfs/client/x.py", "from raftfs.state import commands", "client"),
     ("raftfs/client/x.py", "from raftfs.service import Files", "client"),
+    ("raftfs/backup/x.py", "from raftfs.state import Reader", "client"),
     ("raftfs/frontend/x.py", "import raftfs.service", "frontend"),
     ("raftfs/frontend/x.py", "import raftfs.api", "frontend"),
     ("cli/x.py", "from raftfs.service import Files", "command-line"),
@@ -55,6 +56,7 @@ LAWFUL = [
     ("raftfs/service/node.py", "import raftfs.api, raftfs.frontend"),
     ("raftfs/state/x.py", "import raftfs.paths, raftfs.errors, sqlite3"),
     ("raftfs/client/x.py", "import raftfs.models, asyncio, time"),
+    ("raftfs/backup/x.py", "import raftfs.client, raftfs.fsync, sqlite3"),
     ("cli/x.py", "from raftfs.service.node import Node"),
     ("cli/x.py", "from raftfs.service.recovery import survivor"),
 ]
