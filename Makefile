@@ -13,10 +13,10 @@ ENVIRONMENT := $(PYTHON) scripts/environment.py
 TOX := .tox/runner/bin/python -m tox run
 
 .DEFAULT_GOAL := help
-.PHONY: help run dev test lint docs clean
+.PHONY: help run dev test test-deploy lint docs clean
 
 help:  ## list the targets
-	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):[^#]*## /  make \1\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 20
 
 run: dev  ## install into .venv and run three nodes and a frontend until Ctrl-C
 	@echo 'raftfs: in another terminal, type first:  export PATH="$(CURDIR)/.venv/bin:$$PATH"'
@@ -31,6 +31,9 @@ tox:
 
 test: tox  ## lint, types, import rules, playbooks, docs and all tests
 	@$(TOX)
+
+test-deploy: tox  ## the playbooks on machines that boot (root; docs/design/deploy-test.md)
+	@$(TOX) -e deploy
 
 lint: tox  ## formatting, lint, types, import rules and playbooks
 	@$(TOX) -e lint,types,imports,playbooks

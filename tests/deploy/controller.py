@@ -66,7 +66,7 @@ class Controller:
         name = f"{self._count:02}-{playbook.removesuffix('.yml')}"
         where = self._folder / f"{name}.inventory.yml"
         where.write_text(self._inventory(nodes, frontends, hosts or {}))
-        command = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", str(where), str(DEPLOY / playbook)]
+        command = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", str(where), "--diff", str(DEPLOY / playbook)]
         if variables:
             command += ["--extra-vars", json.dumps(variables)]
         log = self._folder / f"{name}.log"
@@ -74,7 +74,7 @@ class Controller:
             code = subprocess.run(
                 [*self._fleet.inside, *command, *options],
                 cwd=DEPLOY,
-                env=self._environment(),
+                env=self._environment(log),
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
@@ -96,12 +96,13 @@ class Controller:
                 values |= hosts.get(name, {})
         return json.dumps(made, indent=2)
 
-    def _environment(self) -> dict[str, str]:
+    def _environment(self, log: Path) -> dict[str, str]:
         own = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")}
         home = str(self._folder / "ansible")
         return own | {
             "ANSIBLE_CONFIG": str(DEPLOY / "ansible.cfg"),
             "ANSIBLE_HOME": home,
+            "ANSIBLE_LOG_PATH": str(log.with_suffix(".timed")),
             "ANSIBLE_NOCOLOR": "1",
             "LC_ALL": "C.UTF-8",
             "PATH": f"{Path(sys.executable).parent}:{own.get('PATH', '')}",
