@@ -32,6 +32,9 @@ _INTERRUPTED: Final = 130
 
 def main(arguments: Sequence[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
+    if given.cleanup:
+        say(f"cleaned up: {', '.join(remove_leftovers()) or 'nothing was left over'}")
+        return 0
     signal.signal(signal.SIGTERM, _stop)
     folder = (given.dir or Path(tempfile.mkdtemp(prefix="raftfs-deploy-"))).resolve()
     folder.mkdir(parents=True, exist_ok=True)
@@ -79,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, help="of what the clients do; default: a new one, printed first")
     parser.add_argument("--dir", type=Path, help="keep logs, histories and journals here, also if it passes")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    parser.add_argument("--cleanup", action="store_true", help="remove what runs that died have left behind, and end")
     parser.add_argument("--until", type=int, metavar="N", help="only the first N phases, to try them out")
     return parser
 

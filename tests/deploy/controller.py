@@ -22,6 +22,10 @@ _SHOWN_LINES: Final = 60
 _RECAP: Final = re.compile(r"^(\S+)\s+: ok=(\d+)\s+changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)", re.MULTILINE)
 
 
+Hosts = Mapping[str, Mapping[str, Any]]
+"""Variables of single machines."""
+
+
 class PlaybookFailed(Exception):
     """A playbook ended otherwise than it should have."""
 
@@ -56,7 +60,7 @@ class Controller:
         nodes: Sequence[str],
         frontends: Sequence[str],
         *options: str,
-        hosts: Mapping[str, Mapping[str, Any]] | None = None,
+        hosts: Hosts | None = None,
         variables: Mapping[str, Any] | None = None,
         refused: bool = False,
     ) -> Recap:
@@ -66,7 +70,13 @@ class Controller:
         name = f"{self._count:02}-{playbook.removesuffix('.yml')}"
         where = self._folder / f"{name}.inventory.yml"
         where.write_text(self._inventory(nodes, frontends, hosts or {}))
-        command = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", str(where), "--diff", str(DEPLOY / playbook)]
+        command = [
+            str(Path(sys.executable).with_name("ansible-playbook")),
+            "-i",
+            str(where),
+            "--diff",
+            str(DEPLOY / playbook),
+        ]
         if variables:
             command += ["--extra-vars", json.dumps(variables)]
         log = self._folder / f"{name}.log"
@@ -87,7 +97,7 @@ class Controller:
             raise PlaybookFailed(f"{playbook} {' '.join(options)}: exit code {code}; {log}\n{end}")
         return Recap(code, said)
 
-    def _inventory(self, nodes: Sequence[str], frontends: Sequence[str], hosts: Mapping[str, Mapping[str, Any]]) -> str:
+    def _inventory(self, nodes: Sequence[str], frontends: Sequence[str], hosts: Hosts) -> str:
         addresses = {name: machine.address for name, machine in self._fleet.machines.items()}
         made = json.loads(inventory(addresses, self._fleet.ssh_config, nodes, frontends))
         made["all"]["vars"] |= self.variables

@@ -29,7 +29,7 @@ async def mistakes(trial: Trial) -> None:
     ]
     for values, reason in wrong:
         _expect_refused(await trial.play("site.yml", refused=True, hosts={"n2": values}), str(values), reason)
-    few = await asyncio.to_thread(trial.controller.play, "site.yml", trial.members[:2], trial.frontends, refused=True)
+    few = await trial.play("site.yml", refused=True, nodes=trial.members[:2])
     _expect_refused(few, "two members", "use an odd number")
     await _expect_no_traces(trial)
 
@@ -69,7 +69,7 @@ async def upgrade(trial: Trial) -> None:
     trial.controller.variables["raftfs_wheel"] = str(trial.wheels.second)
     await trial.play("rolling_upgrade.yml")
     for name in [*trial.members, *trial.frontends]:
-        said = await asyncio.to_thread(trial.fleet.machines[name].run, "/opt/raftfs/current/bin/raftfs --version")
+        said = await asyncio.to_thread(trial.machine(name).run, "/opt/raftfs/current/bin/raftfs --version")
         if SECOND_VERSION not in said.stdout:
             raise Wrong(f"{name} has {said.stdout.strip()}, not {SECOND_VERSION}")
     await _expect_formats(trial, NEXT_FORMAT)
@@ -79,11 +79,11 @@ async def upgrade(trial: Trial) -> None:
 async def power_off(trial: Trial) -> None:
     """The machine of the leader loses its power. The others go on; it comes back, and has everything."""
     leader = await trial.leader()
-    await asyncio.to_thread(trial.fleet.machines[leader].cut)
+    await asyncio.to_thread(trial.machine(leader).cut)
     await trial.more()
     if await trial.leader() == leader:
         raise Wrong(f"{leader}, whose machine has no power, is said to lead")
-    await asyncio.to_thread(trial.fleet.boot, [leader])
+    await asyncio.to_thread(trial.fleet.boot, [trial.places[leader]])
     await _settled(trial)
 
 
@@ -91,12 +91,13 @@ async def replace(trial: Trial) -> None:
     """A machine is gone for good, and a new one takes its place."""
     leader = await trial.leader()
     gone = next(name for name in trial.members if name != leader)
-    await asyncio.to_thread(trial.fleet.machines[gone].cut)
+    await asyncio.to_thread(trial.machine(gone).cut)
     await trial.more()
     await asyncio.to_thread(trial.fleet.boot, [SPARE])
-    trial.members[trial.members.index(gone)] = SPARE
-    await trial.play("replace_node.yml", variables={"raftfs_gone": gone, "raftfs_new": SPARE})
+    trial.place(gone, SPARE)
+    trial.cluster.emptied[gone] += 1
     trial.working.renew()
+    await trial.play("replace_node.yml", variables={"raftfs_replace": gone})
     await _settled(trial)
     await second_run(trial)
 
@@ -162,7 +163,7 @@ def _expect_refused(recap: Recap, what: str, reason: str) -> None:
 async def _expect_no_traces(trial: Trial) -> None:
     for name in [*trial.members, *trial.frontends]:
         found = await asyncio.to_thread(
-            trial.fleet.machines[name].run, f"ls -d {_TRACES} 2>/dev/null; getent passwd raftfs", check=False
+            trial.machine(name).run, f"ls -d {_TRACES} 2>/dev/null; getent passwd raftfs", check=False
         )
         if found.stdout:
             raise Wrong(f"{name} was touched: {found.stdout}")

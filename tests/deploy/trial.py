@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -15,8 +15,8 @@ from raftfs import AsyncClient
 from raftfs.testing import history
 
 from . import judge
-from .controller import Controller
-from .fleet import Fleet
+from .controller import Controller, Hosts, Recap
+from .fleet import Fleet, Machine
 from .machines import FRONTENDS, NODES
 from .traffic import Cluster, Traffic
 from .trust import Trust
@@ -90,7 +90,8 @@ class Wrong(Exception):
 
 
 class Trial:
-    """What all phases share. ``members`` are the machines of the nodes now; each bears its machine's name as its id."""
+    """What all phases share. ``places``: the machine of each member and frontend. A member keeps its name (that of its
+    first machine) when another machine takes its place."""
 
     def __init__(self, fleet: Fleet, wheels: Wheels, folder: Path, seed: int) -> None:
         self.fleet, self.wheels, self.folder = fleet, wheels, folder
@@ -107,21 +108,36 @@ class Trial:
         }
         self.controller = Controller(fleet, folder / "playbooks", variables)
         self.members, self.frontends = list(NODES), list(FRONTENDS)
-        urls = {name: self.url(name, CLIENT_PORT) for name in fleet.machines}
-        urls |= {name: self.url(name, FRONTEND_PORT) for name in FRONTENDS}
-        self.cluster = Cluster(urls, self.members, self.frontends, self.trust.context)
+        self.places: dict[str, str] = {}
+        self.cluster = Cluster({}, self.members, self.frontends, self.trust.context)
+        for name in [*NODES, *FRONTENDS]:
+            self.place(name, name)
         self.traffic: Traffic | None = None
 
-    def url(self, name: str, port: int) -> str:
-        return f"https://{self.fleet.machines[name].address}:{port}"
+    def place(self, name: str, machine: str) -> None:
+        """From now on this member (or frontend) is on this machine."""
+        self.places[name] = machine
+        port = FRONTEND_PORT if name in self.frontends else CLIENT_PORT
+        self.cluster.urls[name] = f"https://{self.fleet.machines[machine].address}:{port}"
+
+    def machine(self, name: str) -> Machine:
+        return self.fleet.machines[self.places[name]]
 
     def connect(self) -> AsyncClient:
         """A client of the library, as users make it."""
         return AsyncClient(self.cluster.endpoints, ca=self.trust.bundle)
 
-    async def play(self, playbook: str, *options: str, **more: Any) -> Any:
-        """Run a playbook on the machines that are members now, and on the frontends."""
-        return await asyncio.to_thread(self.controller.play, playbook, self.members, self.frontends, *options, **more)
+    async def play(
+        self, playbook: str, *options: str, nodes: Sequence[str] | None = None, hosts: Hosts | None = None, **more: Any
+    ) -> Recap:
+        """Run a playbook on the machines of the members (or of these ``nodes``), and of the frontends. ``hosts``:
+        variables of single ones."""
+        own = {
+            name: {"ansible_host": self.machine(name).address, **(hosts or {}).get(name, {})} for name in self.places
+        }
+        return await asyncio.to_thread(
+            self.controller.play, playbook, nodes or self.members, self.frontends, *options, hosts=own, **more
+        )
 
     async def begin_traffic(self) -> None:
         self.trust.refresh()
