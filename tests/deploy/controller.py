@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -54,7 +54,7 @@ class Controller:
         self._count = 0
         folder.mkdir(parents=True, exist_ok=True)
 
-    def play(
+    async def play(
         self,
         playbook: str,
         nodes: Sequence[str],
@@ -80,22 +80,32 @@ class Controller:
         if variables:
             command += ["--extra-vars", json.dumps(variables)]
         log = self._folder / f"{name}.log"
-        with log.open("wb") as out:
-            code = subprocess.run(
-                [*self._fleet.inside, *command, *options],
-                cwd=DEPLOY,
-                env=self._environment(log),
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                timeout=_PLAYBOOK_S_MAX,
-                check=False,
-            ).returncode
+        code = await self._run([*command, *options], log)
         said = log.read_text(errors="replace")
         if (code != 0) != refused:
             end = "\n".join(said.splitlines()[-_SHOWN_LINES:])
             raise PlaybookFailed(f"{playbook} {' '.join(options)}: exit code {code}; {log}\n{end}")
         return Recap(code, said)
+
+    async def _run(self, command: Sequence[str], log: Path) -> int:
+        """The exit code. Raises TimeoutError; whatever ends this ends the program as well."""
+        with log.open("wb") as out:
+            process = await asyncio.create_subprocess_exec(
+                *self._fleet.inside,
+                *command,
+                cwd=DEPLOY,
+                env=self._environment(log),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=out,
+                stderr=asyncio.subprocess.STDOUT,
+            )
+            try:
+                async with asyncio.timeout(_PLAYBOOK_S_MAX):
+                    return await process.wait()
+            finally:
+                if process.returncode is None:
+                    process.kill()
+                    await process.wait()
 
     def _inventory(self, nodes: Sequence[str], frontends: Sequence[str], hosts: Hosts) -> str:
         addresses = {name: machine.address for name, machine in self._fleet.machines.items()}

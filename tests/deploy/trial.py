@@ -135,9 +135,7 @@ class Trial:
         own = {
             name: {"ansible_host": self.machine(name).address, **(hosts or {}).get(name, {})} for name in self.places
         }
-        return await asyncio.to_thread(
-            self.controller.play, playbook, nodes or self.members, self.frontends, *options, hosts=own, **more
-        )
+        return await self.controller.play(playbook, nodes or self.members, self.frontends, *options, hosts=own, **more)
 
     async def begin_traffic(self) -> None:
         self.trust.refresh()
