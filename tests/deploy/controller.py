@@ -8,6 +8,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -82,13 +83,14 @@ class Controller:
         log = self._folder / f"{name}.log"
         code = await self._run([*command, *options], log)
         said = log.read_text(errors="replace")
-        if (code != 0) != refused:
+        if code is None or (code != 0) != refused:
             end = "\n".join(said.splitlines()[-_SHOWN_LINES:])
-            raise PlaybookFailed(f"{playbook} {' '.join(options)}: exit code {code}; {log}\n{end}")
+            how = f"not done in {_PLAYBOOK_S_MAX:g} s" if code is None else f"exit code {code}"
+            raise PlaybookFailed(f"{playbook} {' '.join(options)}: {how}; {log}\n{end}")
         return Recap(code, said)
 
-    async def _run(self, command: Sequence[str], log: Path) -> int:
-        """The exit code. Raises TimeoutError; whatever ends this ends the program as well."""
+    async def _run(self, command: Sequence[str], log: Path) -> int | None:
+        """The exit code; None if it had to be ended. Whatever ends this ends the program as well."""
         with log.open("wb") as out:
             process = await asyncio.create_subprocess_exec(
                 *self._fleet.inside,
@@ -100,8 +102,10 @@ class Controller:
                 stderr=asyncio.subprocess.STDOUT,
             )
             try:
-                async with asyncio.timeout(_PLAYBOOK_S_MAX):
-                    return await process.wait()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_PLAYBOOK_S_MAX):
+                        await process.wait()
+                return process.returncode
             finally:
                 if process.returncode is None:
                     process.kill()
