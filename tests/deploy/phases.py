@@ -129,19 +129,22 @@ async def _follow(trial: Trial) -> None:
 
 
 async def _settled(trial: Trial) -> None:
-    """Every member has a vote, and lacks nothing that was written some time ago."""
+    """Every member has a vote, and has everything that was there when this was called, while others write more."""
+    wanted = sorted(trial.members)
+
+    async def highest() -> int:
+        return max((one["applied_index"] for one in (await trial.working.watch.statuses()).values()), default=0)
 
     async def there() -> bool:
         found = await trial.working.watch.statuses()
-        if sorted(found) != sorted(trial.members):
-            return False
-        return all(
-            sorted(member["id"] for member in status["members"] if member["role"] != "learner") == sorted(trial.members)
-            and not any(member["missing_chunks"] for member in status["members"] if member["id"] == name)
-            for name, status in found.items()
+        return sorted(found) == wanted and all(
+            sorted(member["id"] for member in status["members"] if member["role"] != "learner") == wanted
+            and all((member["complete_index"] or 0) >= goal for member in status["members"])
+            for status in found.values()
         )
 
-    await trial.until("every member votes, and has all chunks", there)
+    goal = int(await trial.until("somebody says how far the cluster is", highest))
+    await trial.until(f"every member votes, and has everything up to entry {goal}", there)
 
 
 async def _expect_formats(trial: Trial, wanted: int) -> None:
