@@ -133,6 +133,7 @@ DISK_FREE_BYTES_MIN: Final = 64 * 1024 * 1024
 DOCTOR_ASK_S_MAX: Final = 3.0  # a member that says nothing for so long is frozen, or cannot be reached
 DOCTOR_LOOKS_MAX: Final = 3  # what passes by itself, as an election does, is gone when one looks again
 DOCTOR_LOOK_PAUSE_S: Final = 1.0
+DOCTOR_CHUNKS_S_MAX: Final = 20.0  # chunks are looked for every few seconds, and fetched when they lack twice
 DOCTOR_LAG_ENTRIES_MAX: Final = 1000
 DOCTOR_CLOCKS_APART_MS_MAX: Final = 1000
 DOCTOR_DISK_FREE_PERCENTS_MIN: Final = 10

@@ -90,25 +90,31 @@ class Diagnosis:
 
 
 async def diagnose(client: AsyncClient) -> Diagnosis:
-    """Examine the cluster of a client. Looks again, a few times, while something is wrong that may pass by itself.
+    """Examine the cluster of a client. Looks again, a few times, while something is wrong that may pass by itself; and
+    for longer, if all that is wrong are chunks that members lack, of those that were referenced at the first look.
 
     Raises Unavailable or DeadlineExceeded if none of the client's endpoints answers.
     """
-    for _ in range(limits.DOCTOR_LOOKS_MAX - 1):
-        found = await _once(client)
-        if not any(finding.about in _PASSING for finding in found.findings):
+    begin, goal, looks = time.monotonic(), None, 0
+    while True:
+        found, applied = await _once(client, goal)
+        goal, looks = applied if goal is None else goal, looks + 1
+        passing = {finding.about for finding in found.findings} & _PASSING
+        fetching = passing == {"chunks"} and time.monotonic() - begin < limits.DOCTOR_CHUNKS_S_MAX
+        if not passing or not (looks < limits.DOCTOR_LOOKS_MAX or fetching):
             return found
         await asyncio.sleep(limits.DOCTOR_LOOK_PAUSE_S)
-    return await _once(client)
 
 
-async def _once(client: AsyncClient) -> Diagnosis:
+async def _once(client: AsyncClient, goal: int | None) -> tuple[Diagnosis, int]:
+    """And up to where the log was applied."""
     first = await client.cluster_status()
     views = await look(client, first.members)
     endpoints = await _endpoints(client) if len(client.options.endpoints) > 1 else []
-    findings = [*endpoints, *examine(first, views)]
+    findings = [*endpoints, *examine(first, views, goal)]
     findings.sort(key=lambda finding: finding.severity)  # "critical" comes before "warning"
-    return Diagnosis(first.cluster_id, tuple(findings), tuple(views))
+    applied = max((member.applied_index or 0 for member in first.members), default=0)
+    return Diagnosis(first.cluster_id, tuple(findings), tuple(views)), applied
 
 
 async def look(client: AsyncClient, members: Iterable[Member]) -> list[View]:
@@ -145,12 +151,13 @@ async def _endpoints(client: AsyncClient) -> list[Finding]:
     ]
 
 
-def examine(first: ClusterStatus, views: list[View]) -> list[Finding]:
-    """What is wrong by these answers; ``first`` is that of the server that was asked first."""
+def examine(first: ClusterStatus, views: list[View], goal: int | None = None) -> list[Finding]:
+    """What is wrong by these answers; ``first`` is that of the server that was asked first. ``goal``: up to which entry
+    of the log members have to have every chunk; None: all that are referenced by now."""
     findings = [*_reachable(first, views), *_leader(views), *_redundancy(first)]
     best = _best(first, views)
     answering = {view.id for view in views if view.status is not None}
-    findings += [*_members(best, answering), *_states(views), *_formats(best), *_versions(views), *_clocks(views)]
+    findings += [*_members(best, answering, goal), *_states(views), *_formats(best), *_versions(views), *_clocks(views)]
     for view in views:
         findings += _node(view)
     return findings
@@ -256,7 +263,7 @@ def _redundancy(first: ClusterStatus) -> Iterator[Finding]:
         )
 
 
-def _members(best: ClusterStatus, answering: set[str]) -> Iterator[Finding]:
+def _members(best: ClusterStatus, answering: set[str], goal: int | None) -> Iterator[Finding]:
     asked = "the server that was asked first" if best.node is None else best.node.id
     for member in best.members:
         if member.id in answering and not member.reachable and not member.refused:
@@ -293,7 +300,7 @@ def _members(best: ClusterStatus, answering: set[str]) -> Iterator[Finding]:
                 f"is {member.lag} log entries behind",
                 "wait until it has caught up; if the number grows, its disk or network is too slow",
             )
-        if member.missing_chunks:
+        if member.missing_chunks and not _has_chunks(member, goal):
             yield Finding(
                 "warning",
                 "chunks",
@@ -301,6 +308,14 @@ def _members(best: ClusterStatus, answering: set[str]) -> Iterator[Finding]:
                 f"lacks {member.missing_chunks} chunks, which have a copy less",
                 "wait until it has fetched them; if the number stays, its log says why",
             )
+
+
+def _has_chunks(member: Member, goal: int | None) -> bool:
+    """Whether all that it lacks came after ``goal``: while files are written, some chunk is always about to come. If it
+    has looked at everything that it has applied, what it lacks is what nobody can give it."""
+    if goal is None or member.complete_index is None or member.applied_index is None:
+        return False
+    return goal <= member.complete_index < member.applied_index
 
 
 def _states(views: list[View]) -> Iterator[Finding]:

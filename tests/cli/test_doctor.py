@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from signal import SIGCONT, SIGSTOP
@@ -92,6 +94,36 @@ def test_nothing_is_wrong_until_nodes_freeze_and_die() -> None:
             env=raftfs_environment(), capture_output=True, text=True, timeout=120, check=False,
         )  # fmt: skip
         assert (done.returncode, done.stdout) == (exitcodes.UNAVAILABLE, "")
+
+
+@pytest.mark.system
+def test_nothing_is_wrong_while_files_are_written() -> None:
+    with running() as cluster:
+        wait_until("nothing to be wrong", lambda: found_nothing(doctor(cluster)))
+        stop = threading.Event()
+        with ThreadPoolExecutor() as pool:
+            writer = pool.submit(write_files, cluster, stop)
+            try:
+                wait_until("chunks that lack somewhere", lambda: lacking(cluster))
+                wait_until("nothing to be wrong", lambda: found_nothing(doctor(cluster)))
+            finally:
+                stop.set()
+            assert writer.result() > 0
+
+
+def write_files(cluster: LocalCluster, stop: threading.Event) -> int:
+    """Write files with a chunk of their own each until ``stop``. Returns how many."""
+    count = 0
+    with cluster.client() as client:
+        while not stop.is_set():
+            client.write(f"/f{count % 8}", os.urandom(limits.INLINE_BYTES_MAX + 1))
+            count += 1
+    return count
+
+
+def lacking(cluster: LocalCluster) -> bool:
+    with cluster.client() as client:
+        return any(member.missing_chunks for member in client.cluster_status().members)
 
 
 @pytest.mark.system
@@ -238,6 +270,23 @@ def test_each_thing_that_is_wrong_is_found(
     findings = judge(n1, n2)
     assert (about, where, severity) in [(finding.about, finding.where, finding.severity) for finding in findings]
     assert all(finding.what and finding.do for finding in findings)
+
+
+@pytest.mark.parametrize(
+    ("complete", "applied", "goal", "lacks"),
+    [
+        (7, 9, 7, False),  # all that was there at the first look
+        (6, 9, 7, True),
+        (9, 9, 7, True),  # it has looked at all there is, and somebody who has them is missing
+        (7, 9, None, True),  # the first look
+        (None, 9, 7, True),  # of an older release
+    ],
+)
+def test_chunks_that_came_later_are_not_waited_for(complete: int | None, applied: int, goal: int, lacks: bool) -> None:
+    changes = {"n2__missing_chunks": 2, "n2__complete_index": complete, "n2__applied_index": applied}
+    view = View("n2", "http://n2", status("n2", **changes), "", 999_990.0, 1_000_010.0)
+    assert view.status is not None
+    assert ("chunks" in [finding.about for finding in examine(view.status, [view], goal)]) is lacks
 
 
 def test_what_the_way_of_an_answer_explains_is_no_wrong_clock() -> None:
