@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import ssl
 from pathlib import Path
+from typing import Final
+
+_END: Final = "-----END CERTIFICATE-----\n"
 
 
 class Trust:
@@ -18,7 +21,7 @@ class Trust:
     def refresh(self) -> bool:
         """Look again. True if it is somebody else now."""
         places = [self.folder / name / "ca.crt" for name in ("", "next", "previous")]
-        found = [place.read_text() for place in places if place.exists()]
+        found = [text for place in places if (text := _whole(place))]
         if found == self._known:
             return False
         for text in found:
@@ -29,3 +32,12 @@ class Trust:
         new.write_text("".join(found))
         new.replace(self.bundle)
         return True
+
+
+def _whole(place: Path) -> str:
+    """A certificate; nothing while there is none, or while it is being written: a playbook is at work there."""
+    try:
+        text = place.read_text()
+    except FileNotFoundError:
+        return ""
+    return text if text.endswith(_END) else ""
