@@ -28,7 +28,7 @@ from raftfs.testing.nemesis.watch import Watch
 CLIENTS: Final = 4
 REGISTER: Final = "/register"
 _BODY_BYTES: Final = 200
-_THINK_S: Final = 0.02
+_THINK_S: Final = 0.1  # also how exactly interruptions are measured; playbooks need the processors, too
 _CALL_S_MAX: Final = 30.0
 _FIRST_S_MAX: Final = 60.0
 

@@ -161,7 +161,7 @@ class Trial:
             await asyncio.sleep(_POLL_S)
         return answer
 
-    async def more(self, count: int = 60) -> None:
+    async def more(self, count: int = 20) -> None:
         """Wait until so many more writes are acknowledged."""
         goal = self.working.written + count
 
