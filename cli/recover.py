@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,7 +17,7 @@ from raftfs.errors import ConfigError, Conflict, InvalidRequest
 from raftfs_cli import output
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from raftfs.service.recovery import Lost, Recovery, Survey, Survivor
 
@@ -44,9 +45,8 @@ def recover(
     """
     from raftfs.service.recovery import choose, survivor
 
-    logging.getLogger("raftfs").setLevel(logging.ERROR)  # what a server's log would tell
     where, values = _place(config, data_dir)
-    with survivor(where, values) as found:
+    with _quiet(), survivor(where, values) as found:
         if found.begun is not None:
             _resume(found, found.begun, dry_run, json)
             return
@@ -69,6 +69,18 @@ def recover(
             _confirm(survey)
         done = found.recover(survey)
     _show_done(done, json)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what a server's log would tell."""
+    logger = logging.getLogger("raftfs")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _place(config: Path | None, data_dir: Path | None) -> tuple[Path, Any]:

@@ -13,7 +13,7 @@ ENTRIES = 1_000_000
 INDEX_BYTES = 16 * ENTRIES  # 12, and room for arrays that grow in steps
 TAIL_BYTES = 4 * MIB
 SEGMENT_BYTES = 2 * MIB
-SLACK_BYTES = 3 * MIB
+SLACK_BYTES = 12 * MIB  # what the system counts in pages of 2 MiB, and what an allocator keeps
 
 BEGINNING = f"""
 import json, re, sys
