@@ -53,6 +53,16 @@ def targets(found: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [{"host": one["address"], "port": one[port]} for one in found for port in ("peer_port", "client_port")]
 
 
+def frontend_targets(hosts: Iterable[str], hostvars: Mapping[str, Any], port: int) -> list[str]:
+    """``host:port`` of frontends, as Prometheus takes them; ``port`` for those that set none of their own."""
+    found = []
+    for host in hosts:
+        values = hostvars[host]
+        address = str(values.get("raftfs_address") or values.get("ansible_host") or host)
+        found.append(join_address(address, int(values.get("raftfs_frontend_port") or port)))
+    return found
+
+
 def join_address(host: str, port: int) -> str:
     """``host:port``, or ``[v6]:port``."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -155,13 +165,6 @@ def membership_problems(found: list[dict[str, Any]], status: Mapping[str, Any]) 
     return problems
 
 
-def best_survivor(surveys: Iterable[Mapping[str, Any]]) -> str:
-    """The id of the survivor to recover: the highest (last term, last index), as in ``docs/operations.md``.
-
-    ``surveys``: what ``raftfs recover --dry-run --json`` printed for each."""
-    return str(max(surveys, key=lambda one: (one["last_term"], one["last_index"], one["applied_index"]))["id"])
-
-
 def toml(value: object) -> str:
     """A string, number, boolean or list of them as TOML. A JSON string is a TOML string, too, but for DEL."""
     if isinstance(value, Mapping):
@@ -175,7 +178,7 @@ class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
             "raftfs_applied": applied,
-            "raftfs_best_survivor": best_survivor,
+            "raftfs_frontend_targets": frontend_targets,
             "raftfs_host_name": host_name,
             "raftfs_ids": ids,
             "raftfs_inventory_problems": inventory_problems,

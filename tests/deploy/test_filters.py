@@ -123,13 +123,9 @@ def test_toml_strings_are_quoted() -> None:
         filters.toml({"a": 1})
 
 
-def test_the_survivor_with_the_newest_log_is_recovered() -> None:
-    surveys = [
-        {"id": "n1", "last_term": 3, "last_index": 9, "applied_index": 9},
-        {"id": "n2", "last_term": 4, "last_index": 7, "applied_index": 1},
-        {"id": "n3", "last_term": 4, "last_index": 6, "applied_index": 6},
-    ]
-    assert filters.best_survivor(surveys) == "n2"
+def test_prometheus_asks_frontends_at_their_own_addresses() -> None:
+    hosts = {"f1": {"ansible_host": "192.0.2.21"}, "f2": {"raftfs_address": "2001:db8::1", "raftfs_frontend_port": 80}}
+    assert filters.frontend_targets(hosts, hosts, 7400) == ["192.0.2.21:7400", "[2001:db8::1]:80"]
 
 
 def test_under_traffic_chunks_count_up_to_an_index_only() -> None:

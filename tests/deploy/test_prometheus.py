@@ -120,6 +120,9 @@ HEALTHY = {
     'raftfs_http_request_seconds_count{instance="1",status="503"}': "0+5x150",
     'raftfs_member_format_version_max{instance="1",member="n2"}': "1",
     'raftfs_format_version{instance="1"}': "1",
+    'node_systemd_unit_state{instance="b",name="raftfs-backup.service",state="failed"}': "0",
+    'node_systemd_unit_state{instance="b",name="other.service",state="failed"}': "1",
+    'node_systemd_timer_last_trigger_seconds{instance="b",name="raftfs-backup.timer"}': "0",
 }  # fmt: skip
 """Series of a cluster with which nothing is wrong (without their label ``cluster``)."""
 
@@ -146,6 +149,10 @@ WRONG = {
     },
     "RaftfsCertificateRefused": {'raftfs_certificate_reload_failures_total{instance="1",listener="client"}': "0+1x150"},
     "RaftfsServerErrors": {'raftfs_http_request_seconds_count{instance="1",status="500"}': "0+1x150"},
+    "RaftfsBackupFailed": {'node_systemd_unit_state{instance="b",name="raftfs-backup.service",state="failed"}': "1"},
+    "RaftfsBackupOld": {
+        'node_systemd_timer_last_trigger_seconds{instance="b",name="raftfs-backup.timer"}': str(-31 * 3600)
+    },
     "RaftfsUpgradeUnfinished": {'raftfs_member_format_version_max{instance="1",member="n2"}': "2"},
 }
 """For each alert, the series that differ when it has to fire."""
