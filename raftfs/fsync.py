@@ -110,6 +110,13 @@ def sync_directory(path: Path) -> None:
         os.close(fd)
 
 
+def write_all(fd: int, data: bytes | bytearray | memoryview) -> None:
+    """Write all of it, as one call may write less. Not durable yet. Raises OSError (a full disk)."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
 def write_durably(path: Path, data: bytes) -> None:
     """Replace a small file atomically and durably: temporary file, fsync, rename, fsync of the directory.
 
@@ -118,9 +125,7 @@ def write_durably(path: Path, data: bytes) -> None:
     temporary = path.with_name(path.name + ".new")
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(fd, view) :]
+        write_all(fd, data)
         sync_data(fd, temporary)
     finally:
         os.close(fd)

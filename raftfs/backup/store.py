@@ -222,9 +222,7 @@ class BackupDirectory:
             try:
                 fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
                 try:
-                    view = memoryview(data)
-                    while view:
-                        view = view[os.write(fd, view) :]
+                    fsync.write_all(fd, data)
                     fsync.sync_data(fd, temporary)
                 finally:
                     os.close(fd)

@@ -121,9 +121,7 @@ class ChunkStore:
         try:
             fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             try:
-                view = memoryview(data)
-                while view:
-                    view = view[os.write(fd, view) :]
+                fsync.write_all(fd, data)
                 now = self._clock()
                 os.utime(fd, (now, now))
                 fsync.sync_data(fd, temporary)

@@ -118,14 +118,20 @@ def test_a_leader_whose_log_reaches_further_back_is_understood(guarded: GuardedM
     assert cluster.values("a") == cluster.values(leader)
 
 
-def test_the_log_may_be_cut_behind_what_a_silent_member_got(guarded: GuardedMaker) -> None:
-    """Its connection is open and full; the leader's heartbeats must not name an entry that is gone."""
+def with_a_silent_member(guarded: GuardedMaker) -> GuardedCluster:
+    """``a`` leads, and what it sends to ``c`` stays on the way, of which there may be 100 bytes."""
     cluster = guarded(segment_bytes=512)
     cluster.nodes["a"].engine.guard.in_flight_bytes_max = 100
     cluster.elect("a")
     cluster.network.reset("a", "c")
     cluster.network.connect("a", "c")
     cluster.network.hold("a", "c")
+    return cluster
+
+
+def test_the_log_may_be_cut_behind_what_a_silent_member_got(guarded: GuardedMaker) -> None:
+    """Its connection is open and full; the leader's heartbeats must not name an entry that is gone."""
+    cluster = with_a_silent_member(guarded)
     write_and_cut(cluster)
     told = behind(cluster)
     cluster.run(1, step_s=0.05)
@@ -136,12 +142,7 @@ def test_the_log_may_be_cut_behind_what_a_silent_member_got(guarded: GuardedMake
 
 
 def test_a_silent_member_is_sent_nothing_more_each_time_that_the_log_is_cut(guarded: GuardedMaker) -> None:
-    cluster = guarded(segment_bytes=512)
-    cluster.nodes["a"].engine.guard.in_flight_bytes_max = 100
-    cluster.elect("a")
-    cluster.network.reset("a", "c")
-    cluster.network.connect("a", "c")
-    cluster.network.hold("a", "c")
+    cluster = with_a_silent_member(guarded)
     for _ in range(5):
         write_and_cut(cluster)
     on_the_way = cluster.network.in_flight("a", "c")
