@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import json
 from collections.abc import AsyncIterator, Iterable, Mapping
+from dataclasses import asdict
 from typing import Any, Literal, Self, overload
 
 import aiohttp
@@ -57,15 +58,7 @@ class AsyncCalls(ExportCalls):
     @classmethod
     def from_options(cls, options: Options) -> Self:
         """A client with this configuration."""
-        return cls(
-            options.endpoints,
-            deadline_s=options.deadline_s,
-            attempt_s=options.attempt_s,
-            connect_s=options.connect_s,
-            ca=options.ca,
-            cert=options.cert,
-            key=options.key,
-        )
+        return cls(**asdict(options))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (type(self).from_options, (self.options,))

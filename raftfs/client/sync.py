@@ -8,6 +8,7 @@ import os
 import threading
 import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
+from dataclasses import asdict
 from typing import IO, Any, Literal, Self, TypeVar, cast, overload
 
 from raftfs import limits
@@ -62,15 +63,7 @@ class Client:
     @classmethod
     def from_options(cls, options: Options) -> Self:
         """A client with this configuration."""
-        return cls(
-            options.endpoints,
-            deadline_s=options.deadline_s,
-            attempt_s=options.attempt_s,
-            connect_s=options.connect_s,
-            ca=options.ca,
-            cert=options.cert,
-            key=options.key,
-        )
+        return cls(**asdict(options))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (type(self).from_options, (self.options,))

@@ -9,7 +9,6 @@ import shutil
 import signal
 import ssl
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -20,13 +19,13 @@ import pytest
 from raftfs import certificates, errors
 from raftfs.client import Client
 from raftfs.testing import LocalCluster
+from tests.system.clusters import running, wait_until
 
 from .authority import attacker, forge, issued
 from .greeting import greet, greeting
 
 pytestmark = pytest.mark.system
 
-WAIT_S_MAX = 60.0
 MIB = 1024 * 1024
 BODY_BYTES = 192 * MIB
 MEMORY_GROWTH_BYTES_MAX = 160 * MIB
@@ -34,28 +33,10 @@ MEMORY_GROWTH_BYTES_MAX = 160 * MIB
 a body that is held whole, in one place or two, goes beyond it."""
 
 
-@contextmanager
-def running(dir: Path) -> Iterator[LocalCluster]:
-    with LocalCluster(nodes=3, dir=dir, tls=True, backfill_period_s=0.3) as cluster:
-        try:
-            yield cluster
-        except BaseException:
-            for name in [*cluster.nodes, "frontend"]:
-                print(f"--- log of {name}\n{cluster.log_tail(name, 40)}")
-            raise
-
-
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
-    with running(tmp_path_factory.mktemp("cluster")) as cluster:
+    with running(tmp_path_factory.mktemp("cluster"), tls=True) as cluster:
         yield cluster
-
-
-def wait_until(holds: Callable[[], bool], what: str) -> None:
-    end_s = time.monotonic() + WAIT_S_MAX
-    while not holds():
-        assert time.monotonic() < end_s, what
-        time.sleep(0.05)
 
 
 def ca_of(cluster: LocalCluster) -> Path:
@@ -174,7 +155,7 @@ class Traffic:
     def _more(self, count: int) -> None:
         """Wait until so many more calls were done."""
         goal = self.done + count
-        wait_until(lambda: self.done >= goal or bool(self.failed), "no call is done any more")
+        wait_until("more calls to be done", lambda: self.done >= goal or bool(self.failed))
 
 
 def replace(path: Path, data: bytes) -> None:
@@ -194,15 +175,15 @@ def reload(cluster: LocalCluster) -> None:
         cluster.kill(name, signal.SIGHUP)
     for name in names:
         wait_until(
+            f"{name} to take its files over",
             lambda name=name: (  # type: ignore[misc]
                 cluster.log_path(name).read_text().count("use the certificate files as they are now") >= count[name] + 2
             ),
-            f"{name} did not take its files over",
         )
 
 
 def test_ca_and_certificates_are_replaced_under_traffic_and_no_request_fails(tmp_path: Path) -> None:
-    with running(tmp_path / "cluster") as cluster:
+    with running(tmp_path / "cluster", tls=True) as cluster:
         ca = ca_of(cluster)
         old, new, bundle = tmp_path / "old", tmp_path / "new", tmp_path / "bundle.crt"
         shutil.copytree(ca, old)
@@ -243,7 +224,7 @@ def test_ca_and_certificates_are_replaced_under_traffic_and_no_request_fails(tmp
 
 def test_traffic_notices_a_rotation_in_the_wrong_order(tmp_path: Path) -> None:
     """A new certificate before anybody trusts its CA: the clients, and the test above with them, see it."""
-    with running(tmp_path / "cluster") as cluster:
+    with running(tmp_path / "cluster", tls=True) as cluster:
         ca, new = ca_of(cluster), tmp_path / "new"
         traffic = Traffic(cluster, ca / "ca.crt")
         with traffic.going_on() as more:
@@ -253,12 +234,12 @@ def test_traffic_notices_a_rotation_in_the_wrong_order(tmp_path: Path) -> None:
                 replace(ca / f"{name}.key", files.key.read_bytes())
                 replace(ca / f"{name}.crt", files.cert.read_bytes())
             reload(cluster)
-            wait_until(lambda: bool(traffic.failed), "nobody noticed")
+            wait_until("somebody to notice", lambda: bool(traffic.failed))
         assert "NotTrusted" in traffic.failed[0] or "Unavailable" in traffic.failed[0]
 
 
 def test_a_removed_member_is_not_heard_any_more_although_its_certificate_is_good(tmp_path: Path) -> None:
-    with running(tmp_path / "cluster") as cluster:
+    with running(tmp_path / "cluster", tls=True) as cluster:
         ca = ca_of(cluster)
         leader = cluster.leader()
         victim = next(node for node in cluster.nodes if node != leader)
@@ -271,8 +252,8 @@ def test_a_removed_member_is_not_heard_any_more_although_its_certificate_is_good
         assert established(cluster, other, port)
         with cluster.client() as client:
             client.cluster_remove(victim)
-        wait_until(lambda: "is not a member" in greet(cluster.peer(other), hello, context), "it is still heard")
-        wait_until(lambda: not established(cluster, other, port), "its connections live on")
+        wait_until("it to be heard no more", lambda: "is not a member" in greet(cluster.peer(other), hello, context))
+        wait_until("its connections to end", lambda: not established(cluster, other, port))
         assert cluster.process(victim) is not None
         with cluster.client() as client:
             client.write("/without-it", b"x")
