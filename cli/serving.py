@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import Final, Protocol, Self, TypeVar, runtime_checkable
+from typing import Final, Protocol, Self, TypeVar
 
 from raftfs import limits
 from raftfs.errors import RaftfsError
@@ -35,12 +35,8 @@ class Runnable(Protocol):
     def describe(self) -> str:
         """How it does, in one line for people."""
 
-
-@runtime_checkable
-class Reloadable(Protocol):
-    """A server that looks at its files again on SIGHUP. If they are no good, it keeps what it has and logs it."""
-
-    def reload(self) -> None: ...
+    def reload(self) -> None:
+        """Look at its files again, on SIGHUP. If they are no good, it keeps what it has and logs it."""
 
 
 Server = TypeVar("Server", bound=Runnable)
@@ -87,7 +83,7 @@ async def _run_until_told(server: Server, end: Callable[[Server], Awaitable[obje
 
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop, number)
-        _listen_for_reloads(server, lambda: log.info("SIGHUP: it does not serve yet"))
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, log.info, "SIGHUP: it does not serve yet")
         try:
             async with server as running:
                 await _inform(manager, running, end)
@@ -98,7 +94,7 @@ async def _run_until_told(server: Server, end: Callable[[Server], Awaitable[obje
 
 async def _inform(manager: ServiceManager, running: Server, end: Callable[[Server], Awaitable[object]]) -> None:
     """Wait for the end of a server that serves now, and keep the service manager informed."""
-    _listen_for_reloads(running, lambda: _reload(manager, running))
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload, manager, running)
     manager.ready()
     informing = asyncio.create_task(manager.keep_informed(running.describe), name="service-manager")
     try:
@@ -108,14 +104,7 @@ async def _inform(manager: ServiceManager, running: Server, end: Callable[[Serve
         manager.stopping()
 
 
-def _listen_for_reloads(server: object, reload: Callable[[], None]) -> None:
-    """A server that cannot reload ends on SIGHUP, as any process does."""
-    if isinstance(server, Reloadable):
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
-
-
-def _reload(manager: ServiceManager, running: object) -> None:
-    assert isinstance(running, Reloadable)
+def _reload(manager: ServiceManager, running: Runnable) -> None:
     log.info("SIGHUP: looking at the files again")
     with manager.reloading():
         running.reload()

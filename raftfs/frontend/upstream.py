@@ -32,11 +32,11 @@ ATTEMPT_ERRORS = (aiohttp.ClientError, OSError, asyncio.TimeoutError)
 """What an attempt at a node fails with when the node, and not the request, is the reason."""
 
 
-# Known to be before a single byte of the request was sent.
 class CertificateRefused(aiohttp.ClientConnectionError):
     """The node ended the handshake over our certificate, or because we have none."""
 
 
+# The node did nothing: known before a single byte of the request was sent, or it never looked at what was.
 CONNECT_ERRORS = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, CertificateRefused)
 
 _NOT_FORWARDED = names.HOP_BY_HOP | {"host", "content-length", "expect", "raftfs-timeout", "raftfs-forwarded"}

@@ -6,7 +6,6 @@ one that only reads, can leave files behind that belong to another user.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -14,11 +13,12 @@ from urllib.parse import urlsplit
 from raftfs.certificates import read
 from raftfs.config import NodeConfig
 from raftfs.consensus import RejoinFile
-from raftfs.errors import ConfigError, CorruptData, DataTooNew
+from raftfs.errors import ConfigError, CorruptData
 from raftfs.limits import DISK_FREE_BYTES_MIN
+from raftfs.service.cluster import disk_space
 from raftfs.service.datadir import read_identity
+from raftfs.state import refuse_newer
 from raftfs.tls import node_credentials, peer_credentials
-from raftfs.versions import FORMAT_VERSION
 
 _SQLITE_MAGIC: Final = b"SQLite format 3\0"
 _USER_VERSION: Final = slice(60, 64)
@@ -83,8 +83,7 @@ def _check_data(config: NodeConfig, folder: Path) -> list[str]:
     if mark.content is not None:
         notes.append(f"this member rejoins since its data were damaged: {'; '.join(mark.content.damaged)}")
     _check_format(folder / "state.db")
-    found = os.statvfs(folder)
-    free_bytes = found.f_bavail * found.f_frsize
+    free_bytes, _ = disk_space(folder)
     if free_bytes < DISK_FREE_BYTES_MIN:
         notes.append(f"only {free_bytes} bytes are free in {folder}")
     return notes
@@ -102,12 +101,7 @@ def _check_format(path: Path) -> None:
         return  # a first start that was cut short: its tables are still in the log beside it
     if not head.startswith(_SQLITE_MAGIC):
         raise CorruptData(f"{path} is damaged at offset 0: it is not a SQLite database")
-    version = int.from_bytes(head[_USER_VERSION], "big")
-    if version > FORMAT_VERSION:
-        raise DataTooNew(
-            f"{path} has format {version}, this raftfs understands up to {FORMAT_VERSION}: "
-            f"install one that understands format {version}"
-        )
+    refuse_newer(path, int.from_bytes(head[_USER_VERSION], "big"))
 
 
 def _nearest(folder: Path) -> Path:

@@ -39,7 +39,7 @@ from raftfs.state.holders import Holder
 from raftfs.state.listing import cursor_revision
 from raftfs.state.machine import StateMachine
 from raftfs.state.reader import Reader
-from raftfs.state.schema import Applied
+from raftfs.state.schema import Applied, refuse_newer
 from raftfs.state.versions import required_version
 
 __all__ = [
@@ -76,5 +76,6 @@ __all__ = [
     "decode_envelope",
     "decode_result",
     "encode",
+    "refuse_newer",
     "required_version",
 ]

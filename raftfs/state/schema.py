@@ -320,15 +320,20 @@ def _prepare_writer(db: sqlite3.Connection, version: int) -> None:
     db.execute("COMMIT")
 
 
+def refuse_newer(path: Path, version: int) -> None:
+    """Raises DataTooNew if a database at ``path`` of this format is beyond what this code understands."""
+    if version > FORMAT_VERSION:
+        raise DataTooNew(
+            f"{path} has format {version}, this raftfs understands up to {FORMAT_VERSION}: "
+            f"install one that understands format {version}"
+        )
+
+
 def _check_format(db: sqlite3.Connection, path: Path) -> None:
     if _pragma(db, "application_id") != _APPLICATION_ID:
         raise CorruptData(f"{path} is not a state database of raftfs")
     found = _pragma(db, "user_version")
-    if found > FORMAT_VERSION:
-        raise DataTooNew(
-            f"{path} has format {found}, this raftfs understands up to {FORMAT_VERSION}: "
-            f"install one that understands format {found}"
-        )
+    refuse_newer(path, found)
     if UNDECIDED < found < FORMAT_VERSION_MIN:
         raise DataTooOld(
             f"{path} has format {found}, this raftfs understands {FORMAT_VERSION_MIN} to {FORMAT_VERSION}: "
