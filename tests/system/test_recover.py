@@ -15,7 +15,7 @@ from raftfs.testing.processes import raftfs_command, raftfs_environment
 
 from .clusters import running, settle, wait_until
 from .machine import MIB, chunk_files
-from .web import ask, fetch, get, put, sha256, status_of
+from .web import ask, fetch, get, leader_of, put, sha256, status_of
 
 # A leader without a quorum goes on for some seconds, so that an entry gets into its log that nobody else has.
 TIMES = {"heartbeat_ms": 100, "election_timeout_ms_min": 3000, "election_timeout_ms_max": 4000}
@@ -172,18 +172,13 @@ def check_split(disaster: Disaster) -> None:
     assert mine["leader"]["id"] == disaster.survivor
     assert get(disaster.url, "/old").status == 404
     for url in urls:
-        wait_until("the old members to know each other's leader", lambda url=url: _leader(url) in disaster.others)  # type: ignore[misc]
+        wait_until("the old members to know each other's leader", lambda url=url: leader_of(url) in disaster.others)  # type: ignore[misc]
         wait_until("them to be refused", lambda url=url: NO_MEMBER in _refusal(url, disaster.survivor))  # type: ignore[misc]
         (link,) = [member for member in status_of(url)["members"] if member["id"] == disaster.survivor]
         assert not link["reachable"]
         assert get(url, "/tail").status == 404
     disaster.check_writes("split")  # through a frontend that knows all three: it follows the newer leader
     disaster.stop_others()
-
-
-def _leader(url: str) -> str | None:
-    leader = status_of(url)["leader"]
-    return leader and str(leader["id"])
 
 
 def grow(disaster: Disaster) -> None:

@@ -117,6 +117,12 @@ def status_of(url: str) -> dict[str, Any]:
     return ask(url, "GET", "/v1/cluster", timeout_s=10).json
 
 
+def leader_of(url: str) -> str | None:
+    """The leader as one node sees it, by name; None if it knows none."""
+    leader = status_of(url)["leader"]
+    return leader and str(leader["id"])
+
+
 def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
