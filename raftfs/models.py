@@ -85,7 +85,8 @@ class Member(_Answer):
     for yet. ``complete_index``: every chunk that was referenced when that much was applied is there; who waits until it
     has reached what was applied once waits for what was missing then. ``formats`` are those that its code understands;
     ``refused`` says why it does not listen to the node that answers; ``rejoining``, how far it is with getting back
-    what was damaged (it takes no part until then). None where this node cannot know."""
+    what was damaged (it takes no part until then). ``uuid`` names the data directory that is listened to under this id,
+    None before one came. None where this node cannot know."""
 
     id: str
     url: str
@@ -99,6 +100,7 @@ class Member(_Answer):
     formats: FormatRange | None = None
     refused: str | None = None
     rejoining: str | None = None
+    uuid: str | None = None
 
 
 class MemberRequest(_Request):
@@ -110,10 +112,12 @@ class MemberRequest(_Request):
 
 
 class MoveMemberRequest(_Request):
-    """Body of ``POST /v1/cluster/members/{id}/replace``; what is left out stays as it is."""
+    """Body of ``POST /v1/cluster/members/{id}/replace``; what is left out stays as it is. ``uuid``: that of the data
+    directory that is lost; a request that names it does nothing to the machine that came after an earlier one."""
 
     peer: str | None = None
     url: str | None = None
+    uuid: str | None = None
 
 
 class TransferRequest(_Request):

@@ -49,7 +49,7 @@ class MemberRoutes:
         async def run() -> web.StreamResponse:
             asked = await read_json(call, MoveMemberRequest)
             await self._members.replace(
-                call.path, asked.peer, asked.url, force=force, timeout_s=call.remaining_s()
+                call.path, asked.peer, asked.url, uuid=asked.uuid, force=force, timeout_s=call.remaining_s()
             )  # fmt: skip
             return await self._answer(call.path, status=200)
 

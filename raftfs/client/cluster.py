@@ -41,7 +41,10 @@ class ClusterCalls:
     ) -> Member:  # fmt: skip
         """Put a machine with an empty data directory in the place of a member that is lost. Addresses default to the
         old ones. ``force``: even if the others lack chunks. Raises NotFound, Conflict if the member is alive."""
-        target, body = f"/{quote(member, safe='')}/replace", MoveMemberRequest(peer=peer, url=url)
+        present = (await self.cluster_status(timeout=timeout)).members
+        # Named, so that the request may be sent twice: the second one means the directory that the first replaced.
+        lost = next((one.uuid for one in present if one.id == member), None)
+        target, body = f"/{quote(member, safe='')}/replace", MoveMemberRequest(peer=peer, url=url, uuid=lost)
         return await self._change_members(target, body, query=encoding.flags(force=force), timeout=timeout)
 
     async def cluster_remove(self, member: str, *, force: bool = False, timeout: float | None = None) -> None:

@@ -408,7 +408,7 @@ class Consensus:
         """Vote only if that is safe; as leader, bind the names of the members to the data directories that came."""
         self._engine.elections.votes = self._roster.formed
         if self._roster.checks and self._engine.is_leader:
-            bound = self._roster.bound()
+            bound = self._roster.bound(self._transport.connected)
             if bound != self._engine.configuration:
                 with suppress(ValueError):  # not now: the next turn tries again
                     self._engine.change(bound)

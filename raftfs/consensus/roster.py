@@ -5,6 +5,9 @@ voted for and acknowledged. So each data directory has a UUID that every greetin
 to UUIDs; whoever comes with another one is refused. An unbound name (at the formation of a cluster, or added just now)
 is bound to the first directory that is seen under it.
 
+A member that does not vote has promised nothing yet. If another directory without data comes under its name while the
+bound one is away, the leader binds the name to that one: as a removal and an addition would, or a `replace`.
+
 A node without any data of its own cannot know whether it had some before. It votes only after it has heard all members
 of its bootstrap configuration, each without data, too: whoever knew it under another UUID would have refused it then.
 That is remembered durably. A node that joins a cluster never comes so far, and votes only by a configuration of the
@@ -40,6 +43,7 @@ class Roster:
         self._leaving: dict[str, MemberRecord] = {}  # whose end, as members or as this directory, is not committed
         self._seen: dict[str, str] = {me: uuid}
         self._without_data: set[str] = set()
+        self._newcomers: dict[str, str] = {}  # UUIDs without data that came in the place of one that does not vote
 
     @property
     def checks(self) -> bool:
@@ -73,6 +77,7 @@ class Roster:
             released = not back and before is not None and before.uuid and record is not None and not record.uuid
             if record is None or released or record.uuid not in ("", self._seen[name]):
                 del self._seen[name]
+        self._newcomers.clear()  # they come again
         self.index, self.configuration = index, configuration
         self.on_change()
 
@@ -104,6 +109,8 @@ class Roster:
             return None
         known = record.uuid or self._seen.get(name)
         if known is not None and known != uuid:
+            if fresh and uuid and record.uuid and not record.voter:
+                self._newcomers[name] = uuid
             return (
                 f"{name!r} comes with another data directory (uuid {uuid or 'none'}) than the member of that name "
                 f"({known}); bring that directory back, or, if it is lost: raftfs cluster replace {name}"
@@ -111,6 +118,7 @@ class Roster:
         if known is None and not record.voter and not fresh:
             return f"{name!r} is to join with data of another time; start it with an empty data directory"
         self._seen[name] = uuid
+        self._newcomers.pop(name, None)
         if fresh:
             self._without_data.add(name)
         return None
@@ -131,12 +139,15 @@ class Roster:
         """Members that a node without data has not heard yet without data of their own."""
         return sorted(self.configuration.ids - self._without_data - {self.me})
 
-    def bound(self) -> Configuration:
-        """The configuration with every UUID that was seen."""
+    def bound(self, is_here: Callable[[str], bool] = lambda name: True) -> Configuration:
+        """The configuration with every UUID that was seen. ``is_here`` says of a member whether the directory that its
+        name is bound to is connected: then nobody takes its place."""
         found = self.configuration
         for member in found.members:
-            if not member.uuid and self._seen.get(member.id) and member.id not in self._leaving:
-                found = found.with_member(
-                    MemberRecord(member.id, member.peer, member.url, self._seen[member.id], member.voter)
-                )
+            if not member.uuid:
+                uuid = self._seen.get(member.id, "") if member.id not in self._leaving else ""
+            else:
+                uuid = "" if member.voter or is_here(member.id) else self._newcomers.get(member.id, "")
+            if uuid:
+                found = found.with_member(MemberRecord(member.id, member.peer, member.url, uuid, member.voter))
         return found

@@ -132,6 +132,7 @@ class Cluster:
             formats=None if answer is None else FormatRange(min=answer.format_min, max=answer.format_max),
             refused=None if link is None else link.refused,
             rejoining=None if answer is None else answer.rejoining,
+            uuid=member.uuid or None,
         )
 
     def _role(self, member: MemberRecord) -> Role:

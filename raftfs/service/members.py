@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
+from typing import TypeVar
 
 from pydantic import ValidationError
 
@@ -22,6 +24,12 @@ from raftfs.service.ports import ConsensusPort
 from raftfs.service.proposals import Proposer
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class _Overtaken(Exception):
+    """Another change of the same member came first."""
 
 
 def bootstrap(members: Iterable[MemberConfig]) -> Configuration:
@@ -40,61 +48,85 @@ class Members:
     async def add(self, name: str, peer: str, url: str, *, timeout_s: float | None = None) -> bool:
         """Let a member listen; True if it is new. Its machine must start with an empty data directory. Conflict if a
         member has that id or address."""
-        self._proposer.require_leader()
         record = _record(name, peer, url)
+        return await self._carry_out(lambda left_s: self._add(record, left_s), timeout_s)
+
+    async def _add(self, record: MemberRecord, timeout_s: float) -> bool:
         present = self._consensus.configuration
-        known = present.get(name)
+        known = present.get(record.id)
         if known is not None and (known.peer, known.url) == (record.peer, record.url):
             return False
         for member in present.members:
-            if member.id == name or member.peer == record.peer or member.url == record.url:
+            if member.id == record.id or member.peer == record.peer or member.url == record.url:
                 raise Conflict(
                     f"{member.id} is a member already, at {member.peer} and {member.url}; to put another machine in "
                     f"its place: raftfs cluster replace {member.id}",
                     outcome="not_applied",
                 )
-        await self._change(lambda now: now.with_member(record), timeout_s)
-        log.info("added %s at %s; it votes when it has caught up", name, peer)
+        await self._change(record.id, None, record, timeout_s)
+        log.info("added %s at %s; it votes when it has caught up", record.id, record.peer)
         return True
 
     async def remove(self, name: str, *, force: bool = False, timeout_s: float | None = None) -> None:
         """End a membership. NotFound, Conflict; Unavailable (not applied) while the others lack chunks, which
         ``force`` puts up with."""
         self._proposer.require_leader()
+        meant = self._known(name).uuid
+        await self._carry_out(lambda left_s: self._remove(name, meant, force, left_s), timeout_s)
+
+    async def _remove(self, name: str, meant: str, force: bool, timeout_s: float) -> None:
         record = self._known(name)
+        if meant not in ("", record.uuid):
+            return  # it went, and this is one that came meanwhile
         rest = self._consensus.configuration.without(name)
         if not rest.voters:
             raise Conflict(f"{name} is the only member that votes", outcome="not_applied")
         if name == self._cluster.node_id:
-            await self._consensus.transfer(timeout_s=self._proposer.timeout_s(timeout_s))
+            await self._consensus.transfer(timeout_s=timeout_s)
             self._proposer.require_leader()
             raise Unavailable("no member can take the leadership over", outcome="not_applied", retry_after_s=1.0)
         if record.voter:
             await self._require_chunks(rest, force, timeout_s)
-        await self._change(lambda now: now.without(name), timeout_s)
+        await self._change(name, record, None, timeout_s)
         log.info("removed %s", name)
 
     async def replace(
-        self, name: str, peer: str | None = None, url: str | None = None, *, force: bool = False,
-        timeout_s: float | None = None,
+        self, name: str, peer: str | None = None, url: str | None = None, *, uuid: str | None = None,
+        force: bool = False, timeout_s: float | None = None,
     ) -> None:  # fmt: skip
         """Put an empty machine in the place of a member that is lost: its old data directory is never listened to
-        again. Addresses default to the old ones. Conflict if the member is reachable, or was some seconds ago."""
+        again. Addresses default to the old ones. ``uuid``: that of the lost directory. Whoever names it may ask as
+        often as he likes, as a second request does nothing to the machine that came after the first. Conflict if the
+        member is reachable, or was some seconds ago."""
         self._proposer.require_leader()
         old = self._known(name)
         new = _record(name, peer or old.peer, url or old.url)
+        meant = old.uuid if uuid is None else uuid
+        await self._carry_out(lambda left_s: self._replace(new, meant, force, left_s), timeout_s)
+
+    async def _replace(self, new: MemberRecord, meant: str, force: bool, timeout_s: float) -> None:
+        name, old = new.id, self._known(new.id)
+        moves = (old.peer, old.url) != (new.peer, new.url)
         for member in self._consensus.configuration.members:
             if member.id != name and (member.peer == new.peer or member.url == new.url):
                 raise Conflict(f"{member.id} has that address", outcome="not_applied")
-        if not old.voter and not old.uuid and (old.peer, old.url) == (new.peer, new.url):
+        if not moves and not old.voter and not old.uuid:
             return  # done already, and nobody has come yet
-        if (await self._cluster.ask_all())[name] is not None or self._is_connected(name):
-            # One that is busy may not answer in time. To replace it would shut its data directory out for good; and a
-            # second request, sent because the answer to the first was lost, meets the new machine at its busiest.
+        alive = (await self._cluster.ask_all())[name] is not None or self._is_connected(name)
+        if old.uuid != meant:
+            if alive and meant and not moves:
+                return  # done already, and the new machine has come
+            raise Conflict(
+                f"the data directory of {name} is another one now (uuid {old.uuid or 'none yet'}) than the one that is "
+                f"to be replaced ({meant or 'none yet'}); look at the members again: raftfs cluster status",
+                outcome="not_applied",
+            )
+        if alive:
+            # One that is busy may not answer in time. To replace it would shut its data directory out for good.
             raise Conflict(f"{name} is alive; stop it first, or remove it", outcome="not_applied")
         if old.voter:
             await self._require_chunks(self._consensus.configuration.without(name), force, timeout_s)
-        await self._change(lambda now: now.with_member(new), timeout_s)
+        await self._change(name, old, new, timeout_s)
         log.info("%s gets a new data directory, at %s; it votes when it has caught up", name, new.peer)
 
     async def transfer(self, to: str | None = None, *, timeout_s: float | None = None) -> None:
@@ -123,24 +155,22 @@ class Members:
         answers = await self._cluster.ask_all()
         for name in sorted(listening):
             since, answer = self._awaited.setdefault(name, commit), answers.get(name)
-            if answer is not None and _caught_up(answer, since, commit):
-                await self._promote(name)
+            listener = configuration.get(name)
+            if answer is not None and listener is not None and listener.uuid and _caught_up(answer, since, commit):
+                await self._promote(listener)
                 return  # one at a time
 
-    async def _promote(self, name: str) -> None:
-        def promoted(now: Configuration) -> Configuration:
-            record = now.get(name)
-            if record is None or not record.uuid:
-                raise ValueError(f"{name} has not come yet")
-            return now.with_member(MemberRecord(record.id, record.peer, record.url, record.uuid, True))
+    async def _promote(self, listener: MemberRecord) -> None:
+        """``listener`` as it was before it was asked what it has: that tells nothing of another data directory."""
+        voter = MemberRecord(listener.id, listener.peer, listener.url, listener.uuid, True)
+        with suppress(_Overtaken):
+            await self._change(listener.id, listener, voter, self._proposer.timeout_s(None))
+            log.info("%s has caught up, and votes from now on", listener.id)
 
-        await self._change(promoted, None)
-        log.info("%s has caught up, and votes from now on", name)
-
-    async def _require_chunks(self, rest: Configuration, force: bool, timeout_s: float | None) -> None:
+    async def _require_chunks(self, rest: Configuration, force: bool, timeout_s: float) -> None:
         """Wait until a majority of ``rest`` holds every chunk that is referenced by now. Raises Unavailable."""
         commit, loop = self._consensus.commit_index, asyncio.get_running_loop()
-        ends_s = loop.time() + self._proposer.timeout_s(timeout_s)
+        ends_s = loop.time() + timeout_s
         need = len(rest.voters) // 2 + 1
         while True:
             answers = await self._cluster.ask_all()
@@ -158,14 +188,36 @@ class Members:
                 )  # fmt: skip
             await asyncio.sleep(limits.MEMBERS_POLL_S)
 
-    async def _change(self, change: Callable[[Configuration], Configuration], timeout_s: float | None) -> None:
-        """Make a change as soon as the leader may."""
+    async def _carry_out(self, work: Callable[[float], Awaitable[T]], timeout_s: float | None) -> T:
+        """Do ``work``, which gets the seconds that are left, on the members as they are then: again if they became
+        others while it waited."""
         loop = asyncio.get_running_loop()
         ends_s = loop.time() + self._proposer.timeout_s(timeout_s)
         while True:
+            self._proposer.require_leader()
+            try:
+                return await work(max(0.1, ends_s - loop.time()))
+            except _Overtaken as overtaken:
+                if loop.time() >= ends_s:
+                    raise Conflict(str(overtaken), outcome="not_applied", retry_after_s=1.0) from None
+
+    async def _change(self, name: str, known: MemberRecord | None, new: MemberRecord | None, timeout_s: float) -> None:
+        """Put ``new`` in the place of ``known`` (None: no member) as soon as the leader may. Raises _Overtaken once it
+        is another one that has the name: whatever was looked at before says nothing of that one."""
+
+        def change(now: Configuration) -> Configuration:
+            if now.get(name) != known:
+                raise ValueError(f"{name} became another member meanwhile")
+            return now.without(name) if new is None else now.with_member(new)
+
+        loop = asyncio.get_running_loop()
+        ends_s = loop.time() + timeout_s
+        while True:
             try:
                 return await self._consensus.change_members(change, timeout_s=max(0.1, ends_s - loop.time()))
-            except Conflict:
+            except Conflict as conflict:
+                if self._consensus.configuration.get(name) != known:
+                    raise _Overtaken(f"{name} became another member meanwhile") from conflict
                 if loop.time() >= ends_s:
                     raise
             await asyncio.sleep(limits.MEMBERS_POLL_S)

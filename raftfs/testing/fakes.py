@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from raftfs.consensus import Configuration
-from raftfs.errors import NotLeader, Unavailable, UnknownOutcome
+from raftfs.errors import Conflict, NotLeader, Unavailable, UnknownOutcome
 from raftfs.fsync import Kernel
 from raftfs.service.ports import Buffer, Handler
 from raftfs.state import StateMachine
@@ -259,7 +259,10 @@ class FakeConsensus:
         return self._log.configuration
 
     async def change_members(self, change: Callable[[Configuration], Configuration], *, timeout_s: float) -> None:
-        self._log.configuration = change(self.configuration)
+        try:
+            self._log.configuration = change(self.configuration)
+        except ValueError as error:
+            raise Conflict(str(error), outcome="not_applied", retry_after_s=1.0) from None
 
     async def transfer(self, *, timeout_s: float, to: str | None = None) -> bool:
         others = [name for name in self._log.network.members if name != self._me]

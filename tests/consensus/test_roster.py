@@ -82,6 +82,48 @@ def test_who_is_replaced_is_heard_until_that_is_committed() -> None:
     assert found.bound().get("b") == learner("b", "new")
 
 
+def gone(name: str) -> bool:
+    return False
+
+
+def newcomers(*uuids: str, fresh: bool = True) -> Roster:
+    """``b`` listens and is bound to ``ub``; these other directories come under its name."""
+    found = roster(records(a="ua").with_member(learner("b", "ub")))
+    for uuid in uuids:
+        assert found.admit("b", uuid, fresh) is not None
+    return found
+
+
+def test_a_listener_whose_directory_is_away_may_be_another_one() -> None:
+    found = newcomers("new", "newer")
+    assert found.bound().get("b") == learner("b", "ub"), "the bound one is connected"
+    assert found.bound(gone).get("b") == learner("b", "newer")
+    found.follow(6, found.bound(gone))
+    assert found.admit("b", "newer", True) is None
+    assert found.admit("b", "ub", False) is not None
+    assert found.bound(gone) == found.configuration
+
+
+def test_nobody_takes_a_name_over_with_data_nor_that_of_one_who_votes() -> None:
+    assert newcomers("old", fresh=False).bound(gone).get("b") == learner("b", "ub")
+    voting = roster(records(a="ua", b="ub"))
+    assert voting.admit("b", "new", True) is not None
+    assert voting.bound(gone) == voting.configuration
+
+
+def test_a_listener_that_comes_back_keeps_its_name() -> None:
+    found = newcomers("new")
+    assert found.admit("b", "ub", False) is None
+    assert found.bound(gone).get("b") == learner("b", "ub")
+
+
+def test_one_that_came_before_the_change_has_to_come_again() -> None:
+    found = newcomers("new")
+    found.follow(6, records(a="ua", b="ub"))  # it votes now
+    found.follow(7, records(a="ua").with_member(learner("b", "uc")))  # replaced, and bound to another one
+    assert found.bound(gone).get("b") == learner("b", "uc")
+
+
 def test_what_another_member_shows_says_where_members_are_and_not_who_counts() -> None:
     found = roster(records(a="ua", b="ub"))
     newer = records(a="ua", b="ub", c="uc")

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from raftfs import limits
 from raftfs.consensus import MemberRecord
 from raftfs.errors import Conflict, InvalidRequest, NotFound, NotLeader, Unavailable
 
-from .trio import pieces, trio
+from .trio import Trio, pieces, trio
 
 BIG = b"b" * 5_000_000
 
@@ -82,6 +85,76 @@ async def test_a_lost_member_is_replaced_once(tmp_path: Path) -> None:
         assert replaced == MemberRecord("n3", *addresses("new"), voter=False)
         await members.replace("n3", *addresses("new"))
         assert cluster.log.configuration.get("n3") == replaced
+
+
+def bind(cluster: Trio, name: str, uuid: str) -> None:
+    """As a leader does when a directory comes under an unbound name."""
+    record = cluster.log.configuration.get(name)
+    assert record is not None
+    cluster.log.configuration = cluster.log.configuration.with_member(
+        MemberRecord(name, record.peer, record.url, uuid, record.voter)
+    )
+
+
+async def test_a_replacement_that_is_asked_for_twice_leaves_the_new_machine_alone(tmp_path: Path) -> None:
+    """Through two doors, because the first answer was lost; the second request is carried out when the new machine
+    has come, and is just away."""
+    async with trio(tmp_path) as cluster:
+        members = cluster.leader.members
+        await cluster.backfill("n2")
+        bind(cluster, "n3", "lost")
+        cluster.network.down.add("n3")
+        await members.replace("n3", uuid="lost")
+        await members.replace("n3", uuid="lost")
+        bind(cluster, "n3", "new")
+        came = cluster.log.configuration
+        with pytest.raises(Conflict, match=r"another one now \(uuid new\) than .* \(lost\)"):
+            await members.replace("n3", uuid="lost", force=True)
+        cluster.network.down.discard("n3")
+        await members.replace("n3", uuid="lost")  # it is there: done already
+        assert cluster.log.configuration == came
+        with pytest.raises(Conflict, match="another one now"):
+            await members.replace("n3", *addresses("elsewhere"), uuid="lost")
+
+
+async def test_what_waits_while_another_request_does_the_same_leaves_the_new_machine_alone(tmp_path: Path) -> None:
+    """Neither names a directory. Both looked at the same member, and wait until its vote may be taken away."""
+    async with trio(tmp_path) as cluster:
+        members = cluster.leader.members
+        bind(cluster, "n3", "lost")
+        cluster.network.down.add("n3")
+        await cluster.put("/big", pieces(BIG), size=len(BIG))
+        await cluster.backfill("n1")
+        first = asyncio.create_task(members.replace("n3"))
+        await asyncio.sleep(limits.MEMBERS_POLL_S / 2)
+        second = asyncio.create_task(members.replace("n3"))
+        await asyncio.sleep(0)
+        await cluster.backfill("n2")
+        await first
+        bind(cluster, "n3", "new")
+        with suppress(Conflict):  # or done, if it looked before the new machine came
+            await second
+        record = cluster.log.configuration.get("n3")
+        assert record is not None
+        assert record.uuid == "new"
+
+
+async def test_who_was_replaced_while_it_was_asked_does_not_vote(tmp_path: Path) -> None:
+    """What the old directory has says nothing of the new one."""
+    async with trio(tmp_path, 4) as cluster:
+        outsider = MemberRecord("n4", *addresses("n4"), uuid="old", voter=False)
+        cluster.log.configuration = cluster.log.configuration.with_member(outsider)
+        await cluster.put("/small", b"small")
+        await cluster.backfill("n4")
+        cluster.network.hold("n2", "status")  # the round waits for it
+        promoting = asyncio.create_task(cluster.leader.members.round())
+        await asyncio.sleep(0.05)
+        bind(cluster, "n4", "new")
+        cluster.network.release("n2", "status")
+        await promoting
+        assert "n4" not in cluster.log.configuration.voters
+        await cluster.leader.members.round()
+        assert "n4" in cluster.log.configuration.voters
 
 
 async def test_a_member_that_is_too_busy_to_answer_is_not_replaced(tmp_path: Path) -> None:

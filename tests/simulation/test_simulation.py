@@ -16,7 +16,8 @@ from raftfs.testing.simulate import main
 from raftfs.testing.simulation.coverage import KINDS, total
 from raftfs.testing.simulation.planted import PLANTS
 
-FIXED = range(80)
+FIXED = (*range(80), 300885)
+"""The last one: a machine that is emptied and added again while its old process was heard a moment ago."""
 FRESH = 20
 """Drawn anew each time. One that fails has found something: its message says how to see it again."""
 

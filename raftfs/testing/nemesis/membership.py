@@ -101,19 +101,14 @@ class Members:
         return seen_s is not None
 
     async def _until_replaced(self, node: str, dice: random.Random) -> None:
-        """An answer may be lost. So before it is asked again it is looked at, as a second time would shut out the
-        machine that came after the first."""
-        end, is_asked = time.monotonic() + _CHANGE_S_MAX, False
-        while time.monotonic() < end:
-            member = await self._member(node)
-            if is_asked and member and (member["role"] == "learner" or member["reachable"]):
-                return
-            if member:
-                is_asked = True
-                if await self._ask("POST", f"members/{node}/replace", {}, dice) == 200:
-                    return
+        """An answer may be lost, and the request be carried out later than the next one. It names the directory that
+        it means, so none of them shuts out the machine that comes after the first."""
+        end, lost = time.monotonic() + _CHANGE_S_MAX, None
+        while lost is None and time.monotonic() < end:
+            lost = await self._member(node)
             await asyncio.sleep(_POLL_S)
-        self.complaints.append(f"{node} could not be replaced in {_CHANGE_S_MAX:g} s")
+        body = {"uuid": lost["uuid"]} if lost else {}
+        await self._until_asked("POST", f"members/{node}/replace", body, f"{node} was not replaced", dice)
 
     async def _until_asked(
         self, method: str, what: str, body: Any, complaint: str, dice: random.Random, *, gone: int = 0
