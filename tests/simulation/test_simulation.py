@@ -16,8 +16,9 @@ from raftfs.testing.simulate import main
 from raftfs.testing.simulation.coverage import KINDS, total
 from raftfs.testing.simulation.planted import PLANTS
 
-FIXED = (*range(80), 300885)
-"""The last one: a machine that is emptied and added again while its old process was heard a moment ago."""
+FIXED = (*range(80), 300885, 401322)
+"""300885: a machine that is emptied and added again while its old process was heard a moment ago. 401322: one that is
+hundreds of large entries behind when the faults end."""
 FRESH = 20
 """Drawn anew each time. One that fails has found something: its message says how to see it again."""
 
