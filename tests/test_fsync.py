@@ -16,7 +16,7 @@ from raftfs.config import MemberConfig, NodeConfig
 from raftfs.service.node import Node
 from raftfs.state.schema import translate
 from raftfs.testing.fakes import WatchedKernel
-from raftfs.testing.inprocess import free_ports
+from raftfs.testing.ports import free_ports
 
 
 def watched(seen: list[tuple[str, Path]]) -> WatchedKernel:

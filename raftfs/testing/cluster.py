@@ -18,7 +18,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from raftfs.errors import ConfigError, RaftfsError
-from raftfs.testing.layout import FRONTEND, Layout, exclusive, is_free
+from raftfs.testing.layout import FRONTEND, Layout, exclusive
+from raftfs.testing.ports import is_free
 from raftfs.testing.processes import Leash, Process, spawn, stop_all
 from raftfs.tls import client_context
 

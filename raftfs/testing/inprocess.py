@@ -3,7 +3,6 @@ in-memory log of :mod:`raftfs.testing.fakes`. For tests of what lies above conse
 
 from __future__ import annotations
 
-import socket
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
@@ -20,19 +19,8 @@ from raftfs.service.ports import SystemClock
 from raftfs.service.service import Service
 from raftfs.state import Reader, StateMachine
 from raftfs.testing.fakes import FakeConsensus, FakeLog, FakeNetwork, FakeTransport, ManualClock
+from raftfs.testing.ports import free_ports
 from raftfs.versions import FORMAT_VERSION
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of the loopback interface that nobody uses just now."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
 
 
 class InProcessNode:

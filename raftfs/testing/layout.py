@@ -9,12 +9,9 @@ The frontend listens on port P, the nodes' HTTP APIs on P+1, P+2, ..., their pee
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import json
-import random
 import secrets
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -25,15 +22,11 @@ import tomli_w
 
 from raftfs.config import FrontendConfig, NodeConfig
 from raftfs.errors import ConfigError, NotFound
+from raftfs.testing.ports import BLOCK_PORTS, HOST, free_block
 
-HOST = "127.0.0.1"
 NODES_MAX = 9
 FRONTEND = "frontend"
 _PEER_OFFSET = 10
-_BLOCK_PORTS = 20
-# Below the range from which Linux draws the ports of outgoing connections, so that none of those sits on ours.
-_FREE_PORTS = range(10_000, 32_000, _BLOCK_PORTS)
-_FREE_PORT_TRIES = 100
 
 
 class NoCluster(NotFound):
@@ -58,9 +51,9 @@ class Layout:
     def __post_init__(self) -> None:
         if not 1 <= self.nodes <= NODES_MAX:
             raise ConfigError(f"a local cluster has 1 to {NODES_MAX} nodes, not {self.nodes}")
-        if not 0 < self.port < 65_536 - _BLOCK_PORTS:
+        if not 0 < self.port < 65_536 - BLOCK_PORTS:
             raise ConfigError(
-                f"port {self.port} is out of range: the {_BLOCK_PORTS} ports from it on must be below 65536"
+                f"port {self.port} is out of range: the {BLOCK_PORTS} ports from it on must be below 65536"
             )
 
     @property
@@ -180,7 +173,7 @@ class Layout:
         """
         if not cls.exists(directory):
             nodes = 3 if nodes is None else nodes
-            return cls(directory.resolve(), nodes, port or free_port(nodes), options=options, tls=bool(tls))
+            return cls(directory.resolve(), nodes, port or free_block(), options=options, tls=bool(tls))
         old = cls.load(directory)
         if nodes not in (None, old.nodes):
             raise ConfigError(
@@ -224,25 +217,3 @@ def exclusive(directory: Path) -> Iterator[None]:
     with (directory / "lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-def is_free(port: int) -> bool:
-    """Whether a server could listen on this port of the loopback interface now."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-            probe.listen(1)
-        except OSError as error:
-            if error.errno in (errno.EADDRINUSE, errno.EACCES):
-                return False
-            raise
-        return True
-
-
-def free_port(nodes: int) -> int:
-    """A port P at random of which the whole block of a cluster of ``nodes`` is free now."""
-    for port in random.sample(_FREE_PORTS, _FREE_PORT_TRIES):
-        if all(map(is_free, Layout(Path(), nodes, port).ports())):
-            return port
-    raise ConfigError(f"found no {_BLOCK_PORTS} free ports in a row from {_FREE_PORTS.start} to {_FREE_PORTS.stop}")

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from raftfs.testing import LocalCluster
-from raftfs.testing.layout import Layout, free_port
+from raftfs.testing.layout import Layout
+from raftfs.testing.ports import free_block
 from raftfs.testing.processes import raftfs_command
 from raftfs_cli import exitcodes
 
@@ -34,7 +35,7 @@ def _raftfs(*words: str, code: int = 0) -> str:
 
 
 def test_a_script_runs_a_cluster(alone: Path) -> None:
-    port = free_port(3)
+    port = free_block()
     options = ["--nodes", "3", "--dir", "d", "--port", str(port), "--set", "chunk_grace_s=7"]
     try:
         up = json.loads(_raftfs("dev", "up", *options, "--detach", "--json"))
@@ -60,7 +61,7 @@ def test_a_script_runs_a_cluster(alone: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_foreground_cluster_ends_with_a_signal(alone: Path, number: signal.Signals) -> None:
-    port = free_port(1)
+    port = free_block()
     words = ["dev", "up", "--nodes", "1", "--port", str(port)]
     with subprocess.Popen(
         [*raftfs_command(), *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import socket
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -12,24 +11,17 @@ import pytest
 from raftfs import AsyncClient, Client, Node, NodeConfig
 from raftfs.client.loopthread import LoopThread
 from raftfs.config import MemberConfig, RaftTimes
+from raftfs.testing.ports import free_ports
 
 from .scripted import ScriptedServer
 
 _numbers = itertools.count(1)
 
 
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [int(sock.getsockname()[1]) for sock in sockets]
-    for sock in sockets:
-        sock.close()
-    return ports
-
-
 @pytest.fixture(scope="session")
 def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A node that is a cluster of its own, on a loop thread of this process."""
-    http, peer = _free_ports(2)
+    http, peer = free_ports(2)
     folder: Path = tmp_path_factory.mktemp("node")
     config = NodeConfig(
         id="n1",

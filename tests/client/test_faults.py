@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from aiohttp import web
 
 from raftfs import AsyncClient, errors
 from raftfs.client.progress import Progress
+from raftfs.testing.ports import HOST, free_ports
 
 from .scripted import (
     ScriptedServer,
@@ -37,8 +37,7 @@ async def hasty(scripted: ScriptedServer) -> AsyncIterator[AsyncClient]:
 
 
 def unused_url() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return f"http://127.0.0.1:{sock.getsockname()[1]}"
+    return f"http://{HOST}:{free_ports(1)[0]}"
 
 
 @pytest.mark.parametrize(

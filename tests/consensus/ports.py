@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Mapping
 
 from raftfs.consensus import Configuration, MemberRecord, PeerTransport, Roster
+from raftfs.testing.ports import HOST, free_ports
 from raftfs.tls import Contexts
 
 
 def free_address() -> str:
-    """A loopback address ``host:port`` that was free a moment ago."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{sock.getsockname()[1]}"
+    """A loopback address ``host:port`` that is free."""
+    return f"{HOST}:{free_ports(1)[0]}"
 
 
 def peer_transport(

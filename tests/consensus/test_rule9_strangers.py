@@ -22,6 +22,7 @@ from raftfs.consensus import messages as m
 from raftfs.consensus.guard import NO_OP
 from raftfs.consensus.peers import Callbacks
 from raftfs.limits import PEER_FRAME_BYTES_MAX
+from raftfs.testing.ports import free_ports
 
 from .guarded_cluster import GuardedMaker
 from .plain_cluster import PlainMaker, type_byte
@@ -70,8 +71,7 @@ class Server:
     """A cluster of one, plain, on a real port of the loopback, and a client that speaks its frames."""
 
     def __init__(self, **configuration: Any) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            port = probe.getsockname()[1]
+        (port,) = free_ports(1)
         conf = SyncObjConf(
             autoTick=False, raftMinTimeout=0.05, raftMaxTimeout=0.06, appendEntriesPeriod=0.01, **configuration
         )

@@ -26,9 +26,9 @@ import pytest
 from raftfs.http import names
 from raftfs.service.node import Node
 from raftfs.state import pages
-from raftfs.testing.layout import free_port
+from raftfs.testing.ports import free_block
 
-from .cluster import NAMES, NOBODY, Ledger, Nodes, Refused, fill, fill_large, nodes, restore
+from .cluster import NOBODY, Ledger, Nodes, Refused, fill, fill_large, nodes, restore
 from .regions import Damage, all_damages, sample, spoil_both_votes
 
 VICTIM, FULL, LAGGING = "n2", "n1", "n3"
@@ -53,7 +53,7 @@ class Image:
 
 
 async def make_image(folder: Path) -> Image:
-    ledger, dice, port = Ledger(), random.Random(SEED), free_port(len(NAMES))
+    ledger, dice, port = Ledger(), random.Random(SEED), free_block()
     async with nodes(folder / "made", port) as group:
         for name in (FULL, VICTIM, LAGGING):
             await group.start(name)

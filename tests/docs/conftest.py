@@ -28,7 +28,7 @@ from subprocess import PIPE
 
 import pytest
 
-from raftfs.testing.layout import free_port
+from raftfs.testing.ports import free_block
 
 DOCUMENTED_PORTS = range(7400, 7420)
 TASK_S_MAX = 120.0
@@ -203,7 +203,7 @@ class Examples:
 
     def __init__(self, folder: Path, clusters: tuple[str, ...]) -> None:
         self.folder = folder
-        self._port = free_port(nodes=9)
+        self._port = free_block()
         home = folder / "home"
         home.mkdir()
         kept = ("LANG", "LC_ALL", "TMPDIR")

@@ -9,7 +9,8 @@ import pytest
 
 from raftfs.config import FrontendConfig
 from raftfs.frontend import Frontend
-from raftfs.testing.inprocess import InProcessCluster, free_ports
+from raftfs.testing.inprocess import InProcessCluster
+from raftfs.testing.ports import free_ports
 
 Open = Callable[..., AbstractAsyncContextManager[Frontend]]
 

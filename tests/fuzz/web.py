@@ -15,7 +15,8 @@ from raftfs.client import AsyncClient
 from raftfs.config import FrontendConfig
 from raftfs.errors import RaftfsError
 from raftfs.frontend import Frontend
-from raftfs.testing.inprocess import InProcessCluster, free_ports
+from raftfs.testing.inprocess import InProcessCluster
+from raftfs.testing.ports import free_ports
 from tests.api.raw import Answer, read_answer
 from tests.client.scripted import ScriptedServer, raw
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from raftfs.testing.layout import free_port, is_free
+from raftfs.testing.ports import free_block, is_free
 
 ROOT = Path(__file__).parents[2]
 INSTALL_S_MAX = 300.0
@@ -76,7 +76,7 @@ class MakeRun:
 def test_make_run_in_a_fresh_clone_twice_and_after_a_move(tmp_path: Path) -> None:
     clone = tmp_path / "clone"
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
-    port = free_port(nodes=3)
+    port = free_block()
     first_words = _run_and_stop(clone, port, {}, {"/first": b"1"})
     assert "making .venv" in first_words
     second_words = _run_and_stop(clone, port, {"/first": b"1"}, {"/second": b"2"})

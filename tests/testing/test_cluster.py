@@ -16,7 +16,7 @@ import pytest
 
 from raftfs.errors import ConfigError
 from raftfs.testing import ClusterError, LocalCluster
-from raftfs.testing.layout import free_port
+from raftfs.testing.ports import free_block
 from raftfs.testing.processes import Process, raftfs_environment
 
 pytestmark = pytest.mark.system
@@ -113,7 +113,7 @@ def test_unknown_names_are_refused(cluster: LocalCluster) -> None:
 
 
 def test_a_port_that_is_taken_is_named_and_nothing_is_left_running(tmp_path: Path) -> None:
-    port = free_port(nodes=3)
+    port = free_block()
     with socket.socket() as taken:
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         taken.bind(("127.0.0.1", port + 2))

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 from pathlib import Path
 
 import pytest
 
 from raftfs.config import FrontendConfig, NodeConfig
 from raftfs.errors import ConfigError
-from raftfs.testing.layout import FRONTEND, Layout, NoCluster, free_port, is_free
+from raftfs.testing.layout import FRONTEND, Layout, NoCluster
 
 
 def test_ports_are_where_the_documentation_says(tmp_path: Path) -> None:
@@ -84,14 +83,3 @@ def test_an_unknown_name_is_refused_before_it_becomes_a_path(tmp_path: Path) -> 
     for name in ("n3", "../n1", "", "N1"):
         with pytest.raises(ConfigError, match="n1, n2, frontend"):
             layout.pid_file(name)
-
-
-def test_a_free_block_is_free_and_a_taken_port_is_not() -> None:
-    port = free_port(nodes=3)
-    assert all(map(is_free, Layout(Path(), 3, port).ports()))
-    with socket.socket() as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(("127.0.0.1", port))
-        listener.listen()
-        assert not is_free(port)
-    assert is_free(port)
