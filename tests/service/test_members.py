@@ -25,9 +25,8 @@ async def test_a_new_member_listens_until_it_has_every_chunk(tmp_path: Path) -> 
     async with trio(tmp_path, 4) as cluster:
         outsider = MemberRecord("n4", *addresses("n4"), uuid="u4", voter=False)
         cluster.log.configuration = cluster.log.configuration.with_member(outsider)
-        cluster.network.down.add("n4")
-        await cluster.put("/big", pieces(BIG), size=len(BIG))
-        cluster.network.down.discard("n4")
+        async with cluster.without("n4"):
+            await cluster.put("/big", pieces(BIG), size=len(BIG))
         cluster.log.catch_up("n4")
         members = cluster.leader.members
         await members.round()
@@ -51,9 +50,8 @@ async def test_a_member_that_lags_does_not_vote_yet(tmp_path: Path) -> None:
 
 async def test_nobody_goes_while_the_others_lack_chunks(tmp_path: Path) -> None:
     async with trio(tmp_path, request_deadline_s=1.0) as cluster:
-        cluster.network.down.add("n3")
-        await cluster.put("/big", pieces(BIG), size=len(BIG))
-        cluster.network.down.discard("n3")
+        async with cluster.without("n3"):
+            await cluster.put("/big", pieces(BIG), size=len(BIG))
         cluster.log.catch_up("n3")
         await cluster.backfill("n1")
         with pytest.raises(Unavailable, match="complete n1"):

@@ -20,9 +20,8 @@ async def test_chunks_that_no_round_has_looked_at_count_as_missing(three: Trio) 
     assert await _missing(three, "n3") is None
     await three.services["n3"].backfill.round()
     assert await _missing(three, "n3") == 0
-    three.network.down.add("n3")
-    await three.put("/f", BIG)
-    three.network.down.clear()
+    async with three.without("n3"):
+        await three.put("/f", BIG)
     three.log.catch_up("n3")
     assert await _missing(three, "n3") == 3  # the log is here, the chunks are not, and no round has seen it
     await three.backfill("n3")
@@ -45,9 +44,8 @@ async def test_the_complete_index_says_up_to_where_all_is_here(three: Trio) -> N
         status = await three.services["n1"].cluster.status()
         return next(member.complete_index for member in status.members if member.id == name)
 
-    three.network.down.add("n3")
-    await three.put("/f", BIG)
-    three.network.down.clear()
+    async with three.without("n3"):
+        await three.put("/f", BIG)
     three.log.catch_up("n3")
     then = (await three.services["n1"].cluster.status()).applied_index
     assert (await complete("n3") or 0) < then

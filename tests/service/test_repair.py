@@ -17,9 +17,8 @@ BIG = os.urandom(2 * limits.CHUNK_BYTES + 1)
 
 
 async def test_a_node_that_was_away_backfills(three: Trio) -> None:
-    three.network.down.add("n3")
-    await three.put("/f", BIG)
-    three.network.down.clear()
+    async with three.without("n3"):
+        await three.put("/f", BIG)
     back = three.services["n3"]
     seen = [back.backfill.missing]
     await back.backfill.round()

@@ -94,6 +94,15 @@ class Trio:
         for service in self.services.values():
             await service.collector.round()
 
+    @asynccontextmanager
+    async def without(self, name: str) -> AsyncIterator[None]:
+        """A member is away meanwhile. It is back when no copy of a chunk is on its way to it any more: one that was not
+        needed for an answer is tried once more behind it, and the member would get it after all."""
+        self.network.down.add(name)
+        yield
+        await until(lambda: not any(task.get_name().endswith(f" to {name}") for task in asyncio.all_tasks()))
+        self.network.down.discard(name)
+
     async def backfill(self, name: str) -> None:
         """Two rounds: seen missing, then fetched."""
         for _ in range(2):
