@@ -55,6 +55,7 @@ class Members:
         present = self._consensus.configuration
         known = present.get(record.id)
         if known is not None and (known.peer, known.url) == (record.peer, record.url):
+            await self._confirm(record.id, known, timeout_s)
             return False
         for member in present.members:
             if member.id == record.id or member.peer == record.peer or member.url == record.url:
@@ -71,12 +72,15 @@ class Members:
         """End a membership. NotFound, Conflict; Unavailable (not applied) while the others lack chunks, which
         ``force`` puts up with."""
         self._proposer.require_leader()
-        meant = self._known(name).uuid
+        known = self._consensus.configuration.get(name)
+        meant = "" if known is None else known.uuid
         await self._carry_out(lambda left_s: self._remove(name, meant, force, left_s), timeout_s)
 
     async def _remove(self, name: str, meant: str, force: bool, timeout_s: float) -> None:
-        record = self._known(name)
-        if meant not in ("", record.uuid):
+        record = self._consensus.configuration.get(name)
+        if record is None or meant not in ("", record.uuid):
+            await self._confirm(name, record, timeout_s)
+            self._known(name)
             return  # it went, and this is one that came meanwhile
         rest = self._consensus.configuration.without(name)
         if not rest.voters:
@@ -111,11 +115,11 @@ class Members:
             if member.id != name and (member.peer == new.peer or member.url == new.url):
                 raise Conflict(f"{member.id} has that address", outcome="not_applied")
         if not moves and not old.voter and not old.uuid:
-            return  # done already, and nobody has come yet
+            return await self._confirm(name, old, timeout_s)  # done already, and nobody has come yet
         alive = (await self._cluster.ask_all())[name] is not None or self._is_connected(name)
         if old.uuid != meant:
             if alive and meant and not moves:
-                return  # done already, and the new machine has come
+                return await self._confirm(name, old, timeout_s)  # done already, and the new machine has come
             raise Conflict(
                 f"the data directory of {name} is another one now (uuid {old.uuid or 'none yet'}) than the one that is "
                 f"to be replaced ({meant or 'none yet'}); look at the members again: raftfs cluster status",
@@ -200,6 +204,11 @@ class Members:
             except _Overtaken as overtaken:
                 if loop.time() >= ends_s:
                     raise Conflict(str(overtaken), outcome="not_applied", retry_after_s=1.0) from None
+
+    async def _confirm(self, name: str, known: MemberRecord | None, timeout_s: float) -> None:
+        """That the member is what this leader's log says. The log may end with a change that another leader began and
+        that will be lost: an equal configuration behind it, once committed, shows that it will not."""
+        await self._change(name, known, known, timeout_s)
 
     async def _change(self, name: str, known: MemberRecord | None, new: MemberRecord | None, timeout_s: float) -> None:
         """Put ``new`` in the place of ``known`` (None: no member) as soon as the leader may. Raises _Overtaken once it

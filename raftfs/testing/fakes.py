@@ -259,6 +259,8 @@ class FakeConsensus:
         return self._log.configuration
 
     async def change_members(self, change: Callable[[Configuration], Configuration], *, timeout_s: float) -> None:
+        if not self._log.network.has_majority(self._me):
+            raise Unavailable("no quorum", outcome="not_applied", retry_after_s=1.0)
         try:
             self._log.configuration = change(self.configuration)
         except ValueError as error:

@@ -115,6 +115,25 @@ async def test_a_replacement_that_is_asked_for_twice_leaves_the_new_machine_alon
             await members.replace("n3", *addresses("elsewhere"), uuid="lost")
 
 
+async def test_nothing_is_called_done_that_may_be_lost(tmp_path: Path) -> None:
+    """The leader's log has the change; whether that is committed, it cannot know without the others."""
+    async with trio(tmp_path) as cluster:
+        members = cluster.leader.members
+        assert await members.add("n4", *addresses("n4"))
+        for name in ("n2", "n3"):
+            cluster.network.down.add(name)
+        with pytest.raises(Unavailable):
+            await members.add("n4", *addresses("n4"))
+        with pytest.raises(Unavailable):
+            await members.replace("n4")
+        with pytest.raises(Unavailable):
+            await members.remove("n5")
+        cluster.network.down.clear()
+        assert not await members.add("n4", *addresses("n4"))
+        with pytest.raises(NotFound, match="n5"):
+            await members.remove("n5")
+
+
 async def test_what_waits_while_another_request_does_the_same_leaves_the_new_machine_alone(tmp_path: Path) -> None:
     """Neither names a directory. Both looked at the same member, and wait until its vote may be taken away."""
     async with trio(tmp_path) as cluster:
