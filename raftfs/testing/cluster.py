@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 STOP_S_MAX = 15.0
 """A server that was asked to stop and has not after this long is killed."""
 
-READY_S_MAX = 60.0
+READY_S_MAX = 120.0
 _ASK_S_MAX = 2.0
 _POLL_S = 0.03
 _LOG_TAIL_LINES = 15
@@ -279,7 +279,7 @@ class LocalCluster:
             return ""
         return "\n".join(text.splitlines()[-lines:])
 
-    def leader(self, timeout_s: float = 10.0) -> str:
+    def leader(self, timeout_s: float = READY_S_MAX) -> str:
         """Name of the present leader, waiting for one. Raises ClusterError if there is none after ``timeout_s``."""
         deadline = time.monotonic() + timeout_s
         while (leader := self._views()[0]) is None:

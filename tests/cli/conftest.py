@@ -13,6 +13,7 @@ import pytest
 from raftfs.testing import LocalCluster
 from raftfs.testing.processes import raftfs_command, raftfs_environment
 from raftfs_cli.main import run
+from tests.system.clusters import CALM
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ Raftfs = Callable[..., Done]
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[LocalCluster]:
-    with LocalCluster(nodes=3) as cluster:
+    with LocalCluster(nodes=3, **CALM) as cluster:
         yield cluster
 
 

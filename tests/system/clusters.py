@@ -15,7 +15,7 @@ from raftfs.testing import LocalCluster
 from .machine import check_chunks
 from .web import status_of
 
-WAIT_S_MAX = 60.0
+WAIT_S_MAX = 120.0
 """How long a cluster may take for what it must do on its own. Only a bound for the test, not a measurement."""
 
 _POLL_S = 0.02
@@ -24,6 +24,12 @@ _Value = TypeVar("_Value")
 
 QUICK: dict[str, Any] = {"backfill_period_s": 0.3, "collect_period_s": 0.5}
 """Housekeeping that a test can wait for."""
+
+CALM: dict[str, Any] = {
+    "times": {"heartbeat_ms": 100, "election_timeout_ms_min": 1500, "election_timeout_ms_max": 2500}
+}
+"""For tests that are not about elections, and to which one is a lawful reason to fail: on a machine that is busy with
+other things none happens by itself."""
 
 
 @contextmanager

@@ -15,7 +15,7 @@ import pytest
 
 from raftfs.testing import LocalCluster
 
-from .clusters import running, settle, wait_until
+from .clusters import CALM, running, settle, wait_until
 from .machine import MIB, Footprint, memory_bytes, orphans, servers
 from .web import abandon, address_of, ask, blocks, get, put, raw, status_of
 
@@ -30,7 +30,7 @@ Door = str
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[LocalCluster]:
-    with running(chunk_grace_s=1.0, upload_expiry_s=5.0) as cluster:
+    with running(**CALM, chunk_grace_s=1.0, upload_expiry_s=5.0) as cluster:
         for url in [cluster.url, *cluster.node_urls.values()]:
             # Everybody has met everybody, so that what is open from here on is open for a reason.
             assert put(url, "/kept", random.randbytes(5 * MIB)).status in (200, 201)

@@ -157,7 +157,7 @@ def test_the_leader_killed_in_the_middle_of_a_large_upload() -> None:
         whole = after.status == 200 and after.sha256 == sha256(data)
         print(f"left by it: {_left_behind(cluster)}")
         assert whole if said[0] == "acknowledged" else whole or after.status == 404, f"{said}, then {after}"
-        assert ledger.write(cluster.url, "/large", data) == "acknowledged"
+        wait_until("the upload anew", lambda: ledger.write(cluster.url, "/large", data) == "acknowledged")
         cluster.start(dead)
         wait_until("the abandoned upload to be gone everywhere", lambda: not any(_left_behind(cluster).values()))
         settle(cluster)

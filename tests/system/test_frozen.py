@@ -7,7 +7,7 @@ import secrets
 
 import pytest
 
-from .clusters import running, settle, wait_until
+from .clusters import CALM, running, settle, wait_until
 from .ledger import Ledger, Writers, fetcher
 from .machine import MIB
 from .web import get, put
@@ -51,7 +51,7 @@ def test_a_leader_that_wakes_up_does_not_answer_with_what_it_knew() -> None:
 
 def test_a_large_upload_does_not_wait_for_a_frozen_follower() -> None:
     data = random.randbytes(100 * MIB)
-    with running() as cluster:
+    with running(**CALM) as cluster:
         leader = cluster.leader()
         frozen = next(node for node in cluster.nodes if node != leader)
         cluster.pause(frozen)

@@ -13,7 +13,7 @@ import pytest
 
 from raftfs.testing.processes import raftfs_command, raftfs_environment
 
-from .clusters import running, settle
+from .clusters import CALM, running, settle
 from .machine import MIB, MemoryWatch
 from .web import fetch, put_local, status_of
 
@@ -38,7 +38,7 @@ def random_gigabyte(tmp_path: Path) -> Iterator[tuple[Path, str]]:
 
 def test_a_gigabyte_through_the_frontend_and_back_through_every_server(random_gigabyte: tuple[Path, str]) -> None:
     source, digest = random_gigabyte
-    with running() as cluster, MemoryWatch(cluster) as memory:
+    with running(**CALM) as cluster, MemoryWatch(cluster) as memory:
         sent = put_local(cluster.url, "/gigabyte", source)
         assert sent.status == 201, str(sent)
         print(f"put of 1 GiB through the frontend: {GIB / 1e6 / sent.seconds:.0f} MB/s")
@@ -87,7 +87,7 @@ def test_a_tree_of_real_files_with_the_real_command_from_every_node(tmp_path: Pa
     sizes = sorted(path.stat().st_size for path in tree.rglob("*") if path.is_file())
     print(f"{number} files, {sum(sizes) / 1e6:.0f} MB, sizes {sizes[0]} to {sizes[-1]}, median {sizes[number // 2]}")
     assert number >= FILES_MIN
-    with running() as cluster, MemoryWatch(cluster) as memory:
+    with running(**CALM) as cluster, MemoryWatch(cluster) as memory:
         _raftfs("put", "-r", "--quiet", "--endpoint", cluster.url, str(tree), "/stdlib")
         for node, url in cluster.node_urls.items():
             copy = tmp_path / f"from-{node}"
