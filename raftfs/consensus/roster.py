@@ -18,6 +18,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
+
 from raftfs.consensus.membership import Configuration, MemberRecord
 
 
@@ -144,10 +146,11 @@ class Roster:
         name is bound to is connected: then nobody takes its place."""
         found = self.configuration
         for member in found.members:
-            if not member.uuid:
-                uuid = self._seen.get(member.id, "") if member.id not in self._leaving else ""
-            else:
-                uuid = "" if member.voter or is_here(member.id) else self._newcomers.get(member.id, "")
-            if uuid:
-                found = found.with_member(MemberRecord(member.id, member.peer, member.url, uuid, member.voter))
+            came: str | None = None
+            if not member.uuid and member.id not in self._leaving:
+                came = self._seen.get(member.id)
+            elif member.uuid and not member.voter and not is_here(member.id):
+                came = self._newcomers.get(member.id)
+            if came:
+                found = found.with_member(msgspec.structs.replace(member, uuid=came))
         return found

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from typing import TypeVar
 
+import msgspec
 from pydantic import ValidationError
 
 from raftfs import limits
@@ -151,22 +152,21 @@ class Members:
     async def round(self) -> None:
         """As leader, let members vote that have caught up: log, state and chunks."""
         configuration = self._consensus.configuration
-        listening = {member.id for member in configuration.members if not member.voter}
+        listening = {member.id: member for member in configuration.members if not member.voter}
         self._awaited = {name: index for name, index in self._awaited.items() if name in listening}
         if not self._consensus.is_leader or not listening:
             return
         commit = self._consensus.commit_index
         answers = await self._cluster.ask_all()
-        for name in sorted(listening):
+        for name, listener in sorted(listening.items()):
             since, answer = self._awaited.setdefault(name, commit), answers.get(name)
-            listener = configuration.get(name)
-            if answer is not None and listener is not None and listener.uuid and _caught_up(answer, since, commit):
+            if answer is not None and listener.uuid and _caught_up(answer, since, commit):
                 await self._promote(listener)
                 return  # one at a time
 
     async def _promote(self, listener: MemberRecord) -> None:
         """``listener`` as it was before it was asked what it has: that tells nothing of another data directory."""
-        voter = MemberRecord(listener.id, listener.peer, listener.url, listener.uuid, True)
+        voter = msgspec.structs.replace(listener, voter=True)
         with suppress(_Overtaken):
             await self._change(listener.id, listener, voter, self._proposer.timeout_s(None))
             log.info("%s has caught up, and votes from now on", listener.id)

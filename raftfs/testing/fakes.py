@@ -219,8 +219,7 @@ class FakeConsensus:
         # No await before the append: commands enter the log in the order of the calls.
         if not self.is_leader:
             raise NotLeader(f"{self._me} is not the leader", outcome="not_applied")
-        if not self._log.network.has_majority(self._me):
-            raise Unavailable("no quorum", outcome="not_applied", retry_after_s=1.0)
+        self._require_majority()
         result = self._log.append(self._me, command)
         await asyncio.sleep(0)
         return result
@@ -259,8 +258,7 @@ class FakeConsensus:
         return self._log.configuration
 
     async def change_members(self, change: Callable[[Configuration], Configuration], *, timeout_s: float) -> None:
-        if not self._log.network.has_majority(self._me):
-            raise Unavailable("no quorum", outcome="not_applied", retry_after_s=1.0)
+        self._require_majority()
         try:
             self._log.configuration = change(self.configuration)
         except ValueError as error:
@@ -282,6 +280,10 @@ class FakeConsensus:
         if self._hears_leader():
             self._heard_s = self._clock.monotonic()
         return None if self._heard_s is None else self._clock.monotonic() - self._heard_s
+
+    def _require_majority(self) -> None:
+        if not self._log.network.has_majority(self._me):
+            raise Unavailable("no quorum", outcome="not_applied", retry_after_s=1.0)
 
     def _hears_leader(self) -> bool:
         leader = self._log.leader

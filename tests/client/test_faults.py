@@ -12,7 +12,7 @@ from aiohttp import web
 
 from raftfs import AsyncClient, errors
 from raftfs.client.progress import Progress
-from raftfs.testing.ports import HOST, free_ports
+from tests.consensus.ports import free_address
 
 from .scripted import (
     ScriptedServer,
@@ -37,7 +37,7 @@ async def hasty(scripted: ScriptedServer) -> AsyncIterator[AsyncClient]:
 
 
 def unused_url() -> str:
-    return f"http://{HOST}:{free_ports(1)[0]}"
+    return f"http://{free_address()}"
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from raftfs.config import FrontendConfig
 from raftfs.frontend import Frontend
 from raftfs.testing.inprocess import InProcessCluster
-from raftfs.testing.ports import free_ports
+from tests.consensus.ports import free_address
 
 Open = Callable[..., AbstractAsyncContextManager[Frontend]]
 
@@ -27,7 +27,7 @@ def open_frontend() -> Open:
     """A frontend of the given nodes: ``async with open_frontend(urls, deadline_s=2) as frontend``."""
 
     def make(nodes: list[str], deadline_s: float = 5.0) -> Frontend:
-        listen = f"127.0.0.1:{free_ports(1)[0]}"
+        listen = free_address()
         return Frontend(FrontendConfig(listen=listen, nodes=nodes, request_deadline_s=deadline_s))
 
     return make

@@ -16,9 +16,9 @@ from raftfs.config import FrontendConfig
 from raftfs.errors import RaftfsError
 from raftfs.frontend import Frontend
 from raftfs.testing.inprocess import InProcessCluster
-from raftfs.testing.ports import free_ports
 from tests.api.raw import Answer, read_answer
 from tests.client.scripted import ScriptedServer, raw
+from tests.consensus.ports import free_address
 
 from .place import Check
 
@@ -100,7 +100,7 @@ def frontend(make: Callable[[FrontendConfig], Any] = Frontend) -> Iterator[Check
 
         async def start() -> str:
             await stack.enter_async_context(node)
-            listen = f"127.0.0.1:{free_ports(1)[0]}"
+            listen = free_address()
             config = FrontendConfig(listen=listen, nodes=[node.url], request_deadline_s=0.3)
             return (await stack.enter_async_context(make(config))).url
 

@@ -6,6 +6,7 @@ import asyncio
 from contextlib import suppress
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from raftfs import limits
@@ -21,10 +22,15 @@ def addresses(name: str) -> tuple[str, str]:
     return f"{name}.example:1", f"http://{name}.example:2"
 
 
+def let_listen(cluster: Trio, name: str, uuid: str) -> None:
+    """A new member, which came with this data directory."""
+    record = MemberRecord(name, *addresses(name), uuid=uuid, voter=False)
+    cluster.log.configuration = cluster.log.configuration.with_member(record)
+
+
 async def test_a_new_member_listens_until_it_has_every_chunk(tmp_path: Path) -> None:
     async with trio(tmp_path, 4) as cluster:
-        outsider = MemberRecord("n4", *addresses("n4"), uuid="u4", voter=False)
-        cluster.log.configuration = cluster.log.configuration.with_member(outsider)
+        let_listen(cluster, "n4", "u4")
         async with cluster.without("n4"):
             await cluster.put("/big", pieces(BIG), size=len(BIG))
         cluster.log.catch_up("n4")
@@ -38,9 +44,7 @@ async def test_a_new_member_listens_until_it_has_every_chunk(tmp_path: Path) -> 
 
 async def test_a_member_that_lags_does_not_vote_yet(tmp_path: Path) -> None:
     async with trio(tmp_path, 4) as cluster:
-        cluster.log.configuration = cluster.log.configuration.with_member(
-            MemberRecord("n4", *addresses("n4"), uuid="u4", voter=False)
-        )
+        let_listen(cluster, "n4", "u4")
         cluster.log.slow.add("n4")
         await cluster.put("/small", b"small")
         await cluster.backfill("n4")
@@ -89,9 +93,7 @@ def bind(cluster: Trio, name: str, uuid: str) -> None:
     """As a leader does when a directory comes under an unbound name."""
     record = cluster.log.configuration.get(name)
     assert record is not None
-    cluster.log.configuration = cluster.log.configuration.with_member(
-        MemberRecord(name, record.peer, record.url, uuid, record.voter)
-    )
+    cluster.log.configuration = cluster.log.configuration.with_member(msgspec.structs.replace(record, uuid=uuid))
 
 
 async def test_a_replacement_that_is_asked_for_twice_leaves_the_new_machine_alone(tmp_path: Path) -> None:
@@ -159,8 +161,7 @@ async def test_what_waits_while_another_request_does_the_same_leaves_the_new_mac
 async def test_who_was_replaced_while_it_was_asked_does_not_vote(tmp_path: Path) -> None:
     """What the old directory has says nothing of the new one."""
     async with trio(tmp_path, 4) as cluster:
-        outsider = MemberRecord("n4", *addresses("n4"), uuid="old", voter=False)
-        cluster.log.configuration = cluster.log.configuration.with_member(outsider)
+        let_listen(cluster, "n4", "old")
         await cluster.put("/small", b"small")
         await cluster.backfill("n4")
         cluster.network.hold("n2", "status")  # the round waits for it

@@ -11,10 +11,10 @@ import pytest
 from raftfs import AsyncClient, certificates, connect
 from raftfs.config import FrontendTLS
 from raftfs.errors import ConfigError, InvalidRequest, NotTrusted, Unavailable
-from raftfs.testing.ports import free_ports
 from raftfs.tls import frontend_credentials
 from raftfs_cli import exitcodes
 from raftfs_cli.main import run
+from tests.consensus.ports import free_address
 
 from .authority import forge, issued
 from .server import credentials_of, serving
@@ -135,7 +135,7 @@ def test_files_come_from_arguments_or_the_environment(tmp_path: Path, monkeypatc
 
 
 def test_files_that_are_not_there_are_named(tmp_path: Path) -> None:
-    url = f"https://127.0.0.1:{free_ports(1)[0]}"
+    url = f"https://{free_address()}"
     with connect(url, ca=tmp_path / "none.crt") as fs, pytest.raises(ConfigError, match=r"none\.crt"):
         fs.list_page("/")
     with connect(url) as fs, pytest.raises(Unavailable):
@@ -144,7 +144,7 @@ def test_files_that_are_not_there_are_named(tmp_path: Path) -> None:
 
 def test_the_command_takes_the_files_as_options(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     files = issued(tmp_path, "me")
-    url = f"https://127.0.0.1:{free_ports(1)[0]}"
+    url = f"https://{free_address()}"
     words = ["--endpoint", url, "--timeout", "0.5", "--cert", str(files.cert), "--key", str(files.key)]
     assert run([*words, "--ca", str(tmp_path / "none.crt"), "ls", "/"]) == exitcodes.USAGE
     assert "none.crt" in capfd.readouterr().err

@@ -22,8 +22,8 @@ from raftfs.consensus import Configuration, MemberRecord, PeerTransport, Roster
 from raftfs.consensus import messages as m
 from raftfs.consensus.frames import Connection
 from raftfs.consensus.peers import Callbacks, Hello
-from raftfs.testing.ports import free_ports
 from raftfs.tls import Contexts, Made, peer_credentials, server_context
+from tests.consensus.ports import free_address
 
 from .authority import attacker, forge, issued
 from .greeting import greet, greeting
@@ -44,7 +44,7 @@ class Nameless(PeerTransport):
 async def member(
     name: str, tls: Contexts, others: dict[str, str], kind: type[PeerTransport] = PeerTransport
 ) -> AsyncIterator[tuple[PeerTransport, str]]:
-    address = others.pop(name, f"127.0.0.1:{free_ports(1)[0]}")
+    address = others.pop(name, free_address())
     records = [MemberRecord(each, where, f"https://{where}") for each, where in {**others, name: address}.items()]
     roster = Roster(me=name, uuid="", configuration=Configuration(tuple(records)))
     transport = kind(roster=roster, cluster_id="c", listen=address, tls=tls)
@@ -57,7 +57,7 @@ async def member(
 
 def nobody() -> dict[str, str]:
     """Member n2 is known, and does not run."""
-    return {"n2": f"127.0.0.1:{free_ports(1)[0]}"}
+    return {"n2": free_address()}
 
 
 Attack = Callable[[Path, Path], ssl.SSLContext | None]
@@ -160,9 +160,9 @@ async def test_a_wrong_certificate_of_ours_is_said_by_its_reason(tmp_path: Path)
     ca = tmp_path / "ca"
     old = forge(ca, tmp_path, "n1", start_days=-2, end_days=-1) if issued(ca, "n2") else None
     assert old is not None
-    other = f"127.0.0.1:{free_ports(1)[0]}"
+    other = free_address()
     async with (
-        member("n2", peer_credentials(issued(ca, "n2")), {"n2": other, "n1": f"127.0.0.1:{free_ports(1)[0]}"}),
+        member("n2", peer_credentials(issued(ca, "n2")), {"n2": other, "n1": free_address()}),
         member("n1", peer_credentials(old), {"n2": other}) as (transport, _),
     ):
         async with asyncio.timeout(60):
