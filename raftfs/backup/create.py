@@ -62,7 +62,7 @@ async def create(
     try:
         since = await asyncio.to_thread(_learn, target, index)
         await asyncio.to_thread(target.clear_unfinished)
-        with target.unfinished.open("w+b") as file:
+        with writing(directory), target.unfinished.open("w+b") as file:  # to close it writes what it holds, too
             making = _Making(client, target, index, report, concurrency)
             head, info = await making.run(cluster_id, since, file)
             await asyncio.to_thread(target.finish, file, _name(head))
